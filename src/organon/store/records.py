@@ -1,0 +1,23 @@
+"""The records that other parts read from the store: what a finished job yields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from organon.config.spec import BaseModel
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a training job yields: an adapter folder (with its base), a full model folder, or a hosted id.
+
+    Saved as ``checkpoint.json`` in ``runs/<key>/``; evaluation and export find a model through it.
+    """
+
+    kind: str  # "adapter", "full" or "hosted"
+    model_id: str  # `organon/<key>` for local ones, the vendor's id for hosted ones
+    folder: str | None = None  # relative to the run's folder in the store, such as `epoch_2`
+    base: BaseModel | None = None
+    system_prompt: str | None = None  # the one that training rows carried, for evaluation to match
+    metadata: dict[str, Any] = field(default_factory=dict)
