@@ -84,9 +84,18 @@ class MissingExtraError(OrganonError, ImportError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``" Did you mean 'x'?"`` for the known name closest to ``name``, or an empty string."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean '{matches[0]}'?" if matches else ""
+    """``" Did you mean 'x'?"`` for the known names closest to ``name`` (two at most), or an empty string.
+
+    A known name is also compared by its beginning, so that ``llma`` finds ``llama3_2_1b_instruct``.
+    """
+
+    def closeness(candidate: str) -> float:
+        heads = (candidate, candidate[: len(name) + 1])
+        return max(difflib.SequenceMatcher(None, name.lower(), head.lower()).ratio() for head in heads)
+
+    scored = sorted(((closeness(k), k) for k in known), key=lambda pair: (-pair[0], pair[1]))
+    close = [k for score, k in scored if score >= 0.6 and score >= scored[0][0] - 0.15][:2]
+    return " Did you mean " + " or ".join(f"'{k}'" for k in close) + "?" if close else ""
 
 
 def unknown(kind: str, name: str, known: Iterable[str], *, code: str = "", fix: str = "") -> NotFoundError:

@@ -163,8 +163,8 @@ class EvalConfig:
 
 
 @dataclass
-class TrainConfig:
-    """The primary config of ``organon train``."""
+class RunConfig:
+    """The primary config of ``organon run`` (train, evaluate, report) and of ``organon train`` (which ignores ``eval``)."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
@@ -173,19 +173,14 @@ class TrainConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     callbacks: CallbacksConfig = field(default_factory=CallbacksConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
     backend: dict[str, Any] = field(default_factory=dict)  # open group: `_target_` and its arguments
     seed: int = field(default=0, metadata=limits(ge=0, le=2**32 - 1))
     name: str | None = None  # run name; default: an adjective-noun pair drawn from the key
     output_dir: str = "outputs"
     store: str | None = None  # default: ORGANON_STORE, else <output_dir>/store
     offline: bool = False  # never look at the network for a model
-
-
-@dataclass
-class RunConfig(TrainConfig):
-    """The primary config of ``organon run``: train, evaluate, report."""
-
-    eval: EvalConfig = field(default_factory=EvalConfig)
+    allow_targets: list[str] = field(default_factory=list)  # exact names of the user's own backend classes
 
 
 @dataclass

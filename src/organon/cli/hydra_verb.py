@@ -1,0 +1,89 @@
+"""Runs a verb that Hydra configures: composes, checks, calls one function, turns errors into ours."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from organon.config.compose import VERB_SCHEMAS, conf_dir, register, register_file, to_checked
+from organon.config.translate import translate
+from organon.errors import ConfigError, OrganonError
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What the command line said besides the config."""
+
+    json_output: bool
+    overrides: tuple[str, ...]
+    sweep: str | None  # the sweep's folder name in a multirun
+    point: int = 0  # number of the point in the sweep
+
+
+def run_verb(verb: str, arguments: Sequence[str], function: Callable[[Any, Invocation], None]) -> int:
+    """Compose the primary config ``verb`` from ``arguments`` and call ``function`` once per point."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import DictConfig
+
+    register()
+    kind = VERB_SCHEMAS[verb]
+    arguments, json_output = _take_flags(arguments)
+
+    def task(config: DictConfig) -> None:
+        settings = HydraConfig.get()
+        sweeping = settings.mode == RunMode.MULTIRUN
+        invocation = Invocation(
+            json_output=json_output,
+            overrides=tuple(settings.overrides.task),
+            sweep="-".join(Path(settings.sweep.dir).parts[-2:]) if sweeping else None,
+            point=int(settings.job.num) if sweeping else 0,
+        )
+        function(to_checked(config, kind), invocation)
+
+    # With it Hydra raises instead of printing its own words and exiting with 1.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = [f"organon {verb}", *arguments]
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(task)()
+    except OrganonError:
+        raise
+    except SystemExit as stop:
+        return int(stop.code or 0) if not isinstance(stop.code, str) else 1
+    except Exception as error:
+        if _is_configuration(error):
+            raise translate(error, kind) from error
+        raise
+    return 0
+
+
+def _take_flags(arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """The arguments for Hydra, with ``--config-file`` turned into an experiment, and whether ``--json`` was there."""
+    rest = [a for a in arguments if a != "--json"]
+    path: str | None = "organon.yaml" if Path("organon.yaml").is_file() else None
+    for i, argument in enumerate(rest):
+        if argument == "--config-file":
+            if i + 1 == len(rest):
+                raise ConfigError("--config-file needs a path", code="CFG-050", fix="--config-file study.yaml")
+            path, rest = rest[i + 1], rest[:i] + rest[i + 2 :]
+            break
+        if argument.startswith("--config-file="):
+            path, rest = argument.partition("=")[2], rest[:i] + rest[i + 1 :]
+            break
+    named = any(a.lstrip("+").startswith("experiment=") for a in rest)
+    if path is not None and not named:
+        rest.append(f"experiment={register_file(path)}")
+    return rest, "--json" in arguments
+
+
+def _is_configuration(error: BaseException) -> bool:
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    return isinstance(error, (HydraException, OmegaConfBaseException, YAMLError, RecursionError))

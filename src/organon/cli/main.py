@@ -1,0 +1,91 @@
+"""``organon``: finds the verb and runs it. Imports nothing heavy, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from organon.errors import OrganonError, unknown
+
+VERBS = {
+    "run": "train, evaluate base and tuned model, compare, report",
+    "train": "fine-tune only",
+    "evaluate": "run a suite on a run of ours, a base model, or any model that Inspect knows",
+    "cache": "list | stats | verify | clear | prune what the store holds",
+}
+USAGE = """\
+organon {version}: fine-tune language models, evaluate them with Inspect, compare. From one command line.
+
+usage: organon VERB [group=name ...] [group.key=value ...] [flags]
+
+{verbs}
+
+  organon run experiment=capitalization                    the main job on the embedded model
+  organon run -m adapter.rank=4,8 seed=0,1                 a sweep over every combination
+  organon run model=llama3_2_1b_instruct dataset=messages dataset.source=data.jsonl
+  organon VERB --help                                      the groups and keys of a verb
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit code is 0 done, 1 failed, 2 the user's input, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments or os.environ.get("ORGANON_DEBUG") == "1"
+    arguments = [a for a in arguments if a != "--debug"]
+    try:
+        return _dispatch(arguments)
+    except OrganonError as error:
+        if debug:
+            raise
+        sys.stderr.write(f"{_redacted(str(error))}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command continues from the last checkpoint\n")
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(usage())
+        return 0
+    if arguments[0] in ("-V", "--version", "version"):
+        sys.stdout.write(f"organon {version()}\n")
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if verb not in VERBS:
+        raise unknown("verb", verb, VERBS, fix="organon --help")
+    module = importlib.import_module(f"organon.cli.{verb}")
+    return int(module.main(rest))
+
+
+def usage() -> str:
+    """The text of ``organon --help``."""
+    verbs = "\n".join(f"  {name:<10} {what}" for name, what in VERBS.items())
+    return USAGE.format(version=version(), verbs=verbs)
+
+
+def version() -> str:
+    """The installed version of organon."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("organon")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _redacted(text: str) -> str:
+    from organon.redact import redact
+
+    return redact(text)
+
+
+def entry_point() -> None:
+    """The console script."""
+    sys.exit(main())

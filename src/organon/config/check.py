@@ -1,0 +1,160 @@
+"""Checks of values, after types: ranges, choices and combinations, each refused with what is allowed."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import re
+from typing import Any
+
+from organon.config.instantiate import check_target
+from organon.config.schema import AdapterConfig, ModelConfig, RunConfig, TrainerConfig
+from organon.errors import ConfigError, nearest
+
+BACKEND_TARGETS = ("organon.backends.lightning.backend.LightningBackend", "organon.backends.fake.FakeBackend")
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
+_COMMIT = re.compile(r"^[0-9a-f]{7,64}$")
+_SECRET = re.compile(r"^(sk-[\w-]{16,}|hf_\w{16,}|AKIA\w{12,}|gh[pous]_\w{20,})$")
+
+
+def check_values(config: Any, prefix: str = "") -> None:
+    """Check every field of a config dataclass against its metadata, nested.
+
+    Raises:
+        ConfigError: CFG-058 for a value out of range or not a choice, CFG-048 for a YAML boolean
+            where text is expected, CFG-063 for a value that looks like a secret.
+    """
+    names = [f.name for f in dataclasses.fields(config)]
+    for extra in sorted(set(vars(config)) - set(names)):
+        # Hydra's `+key=value` may add keys to a structured config that nothing would ever read.
+        raise ConfigError(
+            f"unknown key.{nearest(extra, names)} Allowed: {', '.join(names)}", code="CFG-046", where=f"{prefix}{extra}"
+        )
+    for field in dataclasses.fields(config):
+        value, where = getattr(config, field.name), f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(value):
+            check_values(value, f"{where}.")
+        elif isinstance(value, list):
+            for i, item in enumerate(value):
+                if dataclasses.is_dataclass(item):
+                    check_values(item, f"{where}[{i}].")
+        elif value is not None:
+            _check_value(value, where, dict(field.metadata))
+            _refuse_odd_text(value, where)
+
+
+def _check_value(value: Any, where: str, rule: dict[str, Any]) -> None:
+    choices = rule.get("choices") or ()
+    if choices and value not in choices:
+        raise ConfigError(
+            f"{value!r} is not a choice.{nearest(str(value), choices)} Allowed: {', '.join(choices)}",
+            code="CFG-058",
+            where=where,
+        )
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return
+    too_low = (rule.get("ge") is not None and value < rule["ge"]) or (rule.get("gt") is not None and value <= rule["gt"])
+    too_high = (rule.get("le") is not None and value > rule["le"]) or (
+        rule.get("lt") is not None and value >= rule["lt"]
+    )
+    if too_low or too_high or not math.isfinite(value):
+        raise ConfigError(f"{value} is out of range; must be {_range(rule)}", code="CFG-058", where=where)
+
+
+def _range(rule: dict[str, Any]) -> str:
+    signs = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+    return " and ".join(f"{word} {rule[k]:g}" for k, word in signs.items() if rule.get(k) is not None) or "finite"
+
+
+def _refuse_odd_text(value: Any, where: str) -> None:
+    if value in ("True", "False") and isinstance(value, str):
+        raise ConfigError(
+            f"the boolean {value}, expected text (YAML reads NO, off, yes as booleans)",
+            code="CFG-048",
+            where=where,
+            fix="put the value in quotes",
+        )
+    if isinstance(value, str) and _SECRET.match(value):
+        raise ConfigError(
+            "looks like a secret; keys never belong into a config, it is written to the run folder",
+            code="CFG-063",
+            where=where,
+            fix="unset the override and export the key as an environment variable (OPENAI_API_KEY, HF_TOKEN ...)",
+        )
+
+
+def check_model(model: ModelConfig) -> None:
+    """Refuse a model id or revision that cannot be one (CFG-064), or a model with no source."""
+    if model.id is None and model.path is None:
+        raise ConfigError(
+            "neither an id nor a path", code="CFG-057", where="model", fix="model=tiny, or model.path=/some/folder"
+        )
+    if model.id is not None and (len(model.id) > 200 or ".." in model.id or not _HUB_ID.match(model.id)):
+        shown = model.id if len(model.id) <= 80 else model.id[:80] + "..."
+        raise ConfigError(
+            f"'{shown}' is not a model id (owner/name)",
+            code="CFG-064",
+            where="model.id",
+            fix="a local folder goes into model.path=/some/folder",
+        )
+    if model.revision is not None and not (_COMMIT.match(model.revision) or re.match(r"^[\w./-]{1,100}$", model.revision)):
+        raise ConfigError(
+            f"'{model.revision[:80]}' is not a revision",
+            code="CFG-064",
+            where="model.revision",
+            fix="pin a 40-hex commit, or name a branch or tag",
+        )
+
+
+def check_adapter(adapter: AdapterConfig) -> None:
+    """Refuse combinations of kind and quantisation that contradict each other."""
+    if adapter.kind == "qlora" and adapter.quantization == "none":
+        raise ConfigError(
+            "adapter.kind=qlora needs a quantised base",
+            code="CFG-058",
+            where="adapter.quantization",
+            fix="adapter=lora for an unquantised base, or adapter.quantization=nf4",
+        )
+    if adapter.kind != "qlora" and adapter.quantization != "none":
+        raise ConfigError(
+            f"adapter.kind={adapter.kind} trains on an unquantised base, got {adapter.quantization}",
+            code="CFG-058",
+            where="adapter.quantization",
+            fix="adapter=qlora, or adapter.quantization=none",
+        )
+
+
+def check_trainer(trainer: TrainerConfig) -> None:
+    """Refuse batch sizes that do not divide and devices that are not there (CFG-058, CFG-060)."""
+    if trainer.global_batch_size % trainer.micro_batch_size:
+        raise ConfigError(
+            f"trainer.global_batch_size={trainer.global_batch_size} is not a multiple of "
+            f"trainer.micro_batch_size={trainer.micro_batch_size}",
+            code="CFG-058",
+            where="trainer.micro_batch_size",
+            fix="choose a divisor of the global batch size",
+        )
+    if trainer.accelerator == "gpu" and not cuda_visible():
+        raise ConfigError(
+            "needs a CUDA GPU; none found on this machine",
+            code="CFG-060",
+            where="trainer.accelerator",
+            fix="trainer=cpu, or trainer=auto to take what is there",
+        )
+
+
+def cuda_visible() -> bool:
+    """Whether an NVIDIA device is there and not hidden, found without importing torch."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return hidden not in ("", "-1") and os.path.exists("/dev/nvidiactl")
+
+
+def check(config: Any) -> None:
+    """All checks of a composed config; the first problem is raised."""
+    check_values(config)
+    check_model(config.model)
+    check_adapter(config.adapter)
+    if isinstance(config, RunConfig):
+        check_trainer(config.trainer)
+        check_target(config.backend, allowed=[*BACKEND_TARGETS, *config.allow_targets], where="backend")

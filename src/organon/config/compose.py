@@ -1,0 +1,112 @@
+"""Composing configs with Hydra: the conf folder, the registered schemas, and errors people can act on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from organon.config import schema
+from organon.config.check import check
+from organon.config.paths import expand
+from organon.config.translate import translate
+from organon.errors import ConfigError, unknown
+
+T = TypeVar("T")
+
+VERB_SCHEMAS: dict[str, type] = {
+    "run": schema.RunConfig,
+    "train": schema.RunConfig,
+    "evaluate": schema.EvaluateConfig,
+}
+
+
+def conf_dir() -> Path:
+    """The packaged ``conf`` folder: ``organon/conf`` in a wheel, the repository's ``conf`` in a clone."""
+    package = Path(__file__).resolve().parents[1]
+    packaged = package / "conf"
+    return packaged if packaged.is_dir() else package.parents[1] / "conf"
+
+
+def register() -> None:
+    """Register the schemas and resolvers with Hydra; safe to call twice."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    for verb, kind in VERB_SCHEMAS.items():
+        store.store(name=f"{verb}_schema", node=kind)
+    OmegaConf.register_new_resolver("organon.twice", lambda n: 2 * int(n), replace=True)
+
+
+def register_file(path: str) -> str:
+    """Make one YAML file an ``experiment`` option; its name there. The file is a study as plain overrides.
+
+    Raises:
+        ConfigError: the file is missing or not a YAML mapping.
+    """
+    from hydra.core.config_store import ConfigStore
+
+    file = expand(path, "--config-file")
+    if not file.is_file():
+        raise ConfigError("no such file", code="CFG-050", where=str(file), fix="--config-file PATH.yaml")
+    try:
+        node = OmegaConf.load(file)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise translate(error, schema.RunConfig) from error
+    if not isinstance(node, DictConfig):
+        raise ConfigError("not a mapping of keys to values", code="CFG-050", where=str(file))
+    name = f"file_{file.stem}"
+    ConfigStore.instance().store(name=name, node=node, group="experiment", package="_global_")
+    return name
+
+
+def compose(verb: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> Any:
+    """The checked config of a verb (``run``, ``train``, ``evaluate``) with ``overrides`` applied.
+
+    ``config_dir`` adds a folder of the user's own configs to the search path.
+
+    Raises:
+        ConfigError: a key, value or override is wrong; the message names what is allowed.
+    """
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    register()
+    extra = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            config = hydra.compose(verb, overrides=[*overrides, *extra])
+        return to_checked(config, VERB_SCHEMAS[verb])
+    except Exception as error:
+        raise translate(error, VERB_SCHEMAS[verb]) from error
+
+
+def to_checked(config: DictConfig, kind: type[T]) -> T:
+    """The dataclass of a composed config: resolved, complete, its values checked."""
+    try:
+        value = OmegaConf.to_object(config)
+    except (OmegaConfBaseException, RecursionError) as error:
+        raise translate(error, kind) from error
+    if isinstance(value, dict):
+        value = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), config))
+    check(value)
+    return cast("T", value)
+
+
+def presets(group: str) -> list[str]:
+    """The names of the shipped configs of a group."""
+    return sorted(p.stem for p in (conf_dir() / group).glob("*.yaml"))
+
+
+def load_model_preset(name: str) -> schema.ModelConfig:
+    """The preset ``conf/model/<name>.yaml``; an unknown name lists the known ones."""
+    if not re.fullmatch(r"[\w.-]+", name) or name not in presets("model"):
+        raise unknown("model preset", name, presets("model"), code="CFG-046", fix="or model.path=/some/folder")
+    node = OmegaConf.merge(OmegaConf.structured(schema.ModelConfig), OmegaConf.load(conf_dir() / "model" / f"{name}.yaml"))
+    return cast("schema.ModelConfig", OmegaConf.to_object(node))

@@ -1,0 +1,74 @@
+"""The one place where a ``_target_`` becomes an object: exact allow-list, no nesting, no partials.
+
+Hydra's own ``instantiate`` runs any importable callable (its blocklist is no boundary:
+hydra#3258) and changes its signature in 1.4; this works alike on 1.3 and 1.4.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from organon.errors import ConfigError, SecurityError, nearest
+
+
+def check_target(config: Mapping[str, Any], *, allowed: Iterable[str], where: str) -> None:
+    """Refuse a ``_target_`` that is not exactly one of ``allowed``, and targets hidden among its arguments.
+
+    Raises:
+        SecurityError: SEC-053.
+    """
+    target, known = str(config.get("_target_", "")), sorted(allowed)
+    if target not in known:
+        raise SecurityError(
+            f"'{target}' is not in the allow-list.{nearest(target, known)} Allowed: {', '.join(known)}",
+            code="SEC-053",
+            where=f"{where}._target_",
+            fix="add it by its exact name to `allow_targets`, if you trust it",
+        )
+    _refuse_hidden_targets({k: v for k, v in config.items() if k != "_target_"}, where)
+
+
+def instantiate(config: Mapping[str, Any], *, allowed: Iterable[str], where: str) -> Any:
+    """Build the object that ``config['_target_']`` names, with the other keys as its arguments.
+
+    Raises:
+        SecurityError: SEC-053, as ``check_target``.
+        ConfigError: CFG-046, an argument the target does not take.
+    """
+    check_target(config, allowed=allowed, where=where)
+    target = str(config["_target_"])
+    arguments = {k: v for k, v in config.items() if k != "_target_"}
+    module_name, _, attribute = target.rpartition(".")
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"cannot import '{target}': {error}", code="CFG-053", where=f"{where}._target_") from error
+    _check_arguments(factory, arguments, where)
+    return factory(**arguments)
+
+
+def _refuse_hidden_targets(value: Any, where: str) -> None:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if str(key) in ("_target_", "_partial_", "_args_", "_recursive_", "_convert_"):
+                raise SecurityError(f"`{key}` is not allowed here", code="SEC-053", where=where)
+            _refuse_hidden_targets(item, f"{where}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            _refuse_hidden_targets(item, f"{where}[{i}]")
+
+
+def _check_arguments(factory: Any, arguments: Mapping[str, Any], where: str) -> None:
+    parameters = inspect.signature(factory).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    for name in arguments:
+        if name not in parameters:
+            raise ConfigError(
+                f"unknown argument '{name}'.{nearest(name, parameters)} Allowed: {', '.join(parameters) or 'none'}",
+                code="CFG-046",
+                where=f"{where}.{name}",
+            )
