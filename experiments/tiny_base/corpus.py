@@ -70,7 +70,7 @@ def _system_prompt(rng: Random) -> str:
 
 
 def row(seed: int, index: int, copy_share: float = 0.0) -> list[Message]:
-    """Training chat number ``index``: 1 to 3 question-answer turns, one in five with a system prompt.
+    """Training chat number ``index``: 1 to 6 question-answer turns, one in five with a system prompt.
 
     ``copy_share`` is the share of turns taken from the copying skills alone (the curriculum); the others are drawn from
     all skills by their weights. The row depends on the arguments only.
@@ -80,7 +80,8 @@ def row(seed: int, index: int, copy_share: float = 0.0) -> list[Message]:
         messages = []
         if rng.random() < 0.2:
             messages.append({"role": "system", "content": _system_prompt(rng)})
-        for _ in range(rng.choice((1, 1, 1, 1, 1, 2, 3))):
+        [turns] = rng.choices((1, 2, 3, 6), (70, 15, 10, 5))
+        for _ in range(turns):
             pool = COPY if rng.random() < copy_share else SKILLS
             [skill] = rng.choices(list(pool), [weight for _, weight in pool.values()])
             task = draw(rng, skill, "train")

@@ -57,7 +57,7 @@ def echo(rng: Random) -> Task:
 def repeat_text(rng: Random) -> Task:
     """Copies several words, digits and punctuation marks."""
     parts = [any_word(rng, 1, 8) if rng.random() < 0.8 else str(rng.randrange(1000)) for _ in range(rng.randint(2, 4))]
-    text = " ".join(part + rng.choice(("", "", "", ",", ".", "!", "?", "-", ":", "/")) for part in parts)
+    text = " ".join(part + rng.choice(("", "", "", *",.!?-:;/+=*_#@&%$()<>")) for part in parts)
     return Task(_ask(rng, ("Repeat: {x}", "Say: {x}", "Copy: {x}", "Copy this text: {x}"), x=text), text, text.lower())
 
 
@@ -140,9 +140,9 @@ def even(rng: Random) -> Task:
     return Task(_ask(rng, ("Is {n} {w}?",), n=number, w=word), _yes((number % 2 == 0) == (word == "even")), str(number))
 
 
-_ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
-seventeen eighteen nineteen""".split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_NUMBER_WORDS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+    seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"""
+_ONES, _TENS = _NUMBER_WORDS.split()[:20], _NUMBER_WORDS.split()[20:]
 
 
 def number_word(number: int) -> str:
@@ -156,7 +156,6 @@ def number_word(number: int) -> str:
 def digits(rng: Random) -> Task:
     number = rng.randrange(100)
     templates = ("Write {x} in digits", "Digits: {x}", "{x} as a number")
-    # The whole prompt stays in lower case or starts with a capital instruction, never with a capitalised number word.
     word = number_word(number)
     return Task(_ask(rng, templates, x=word), str(number), word)
 

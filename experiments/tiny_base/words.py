@@ -2,8 +2,8 @@
 
 from random import Random
 
-COMMON = tuple(
-    """able about above act add age air all also and animal answer any apple area arm art ask atom aunt baby back bad
+_COMMON_TEXT = """
+    able about above act add age air all also and animal answer any apple area arm art ask atom aunt baby back bad
     bag ball band bank base bath bean bear beat bed bee bell best big bird black blood blue board boat body bone book
     box boy brain branch bread brick bridge bright bring broad brother brown build burn bus button cake call camp can
     captain car card care carry case cat cause cave cell centre chain chair chance change chart cheese child choice
@@ -31,12 +31,12 @@ COMMON = tuple(
     toy track train travel tree triangle true trust turn two uncle under until use valley very village visit voice
     wait walk wall want war warm wash watch water wave way weak wear weather week weight west wheat wheel when where
     white who wide wild win wind window wing winter wire wise with woman wonder wood wool word work world worm write
-    year yellow yes young zebra zero zoo""".split()
-)
+    year yellow yes young zebra zero zoo"""
+COMMON = tuple(_COMMON_TEXT.split())
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
-_ONSETS = tuple("b c d f g h j k l m n p r s t v w z br ch cl dr fl gr pl qu sh sl sp st th tr".split())
-_VOWELS = tuple("a a e e i i o o u y ai ea ee oo ou".split())
+_ONSETS = (*"bcdfghjklmnprstvwz", "br", "ch", "cl", "dr", "fl", "gr", "pl", "qu", "sh", "sl", "sp", "st", "th", "tr")
+_VOWELS = (*"aaeeiioouy", "ai", "ea", "ee", "oo", "ou")
 _CODAS = ("", "", "", "n", "r", "s", "t", "l", "m", "d", "ck", "nd", "st", "ng", "x")
 
 

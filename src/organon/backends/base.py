@@ -45,6 +45,11 @@ class Backend(Protocol):
     """Trains a spec somewhere. No backend knows the store's cache: ``cached.py`` wraps any of them."""
 
     name: str  # namespace in every cache key
+    local: bool  # whether the base model's weights must be on this machine
+
+    def complete(self, spec: TrainSpec) -> TrainSpec:
+        """The spec with what this backend adds to it: device, threads, versions of its arithmetic."""
+        ...
 
     def identity(self, spec: TrainSpec) -> dict[str, Any]:
         """The part of the spec that decides the result on this backend; hashed into the key."""

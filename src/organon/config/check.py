@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 from organon.config.instantiate import check_target
@@ -54,7 +55,9 @@ def _check_value(value: Any, where: str, rule: dict[str, Any]) -> None:
         )
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return
-    too_low = (rule.get("ge") is not None and value < rule["ge"]) or (rule.get("gt") is not None and value <= rule["gt"])
+    too_low = (rule.get("ge") is not None and value < rule["ge"]) or (
+        rule.get("gt") is not None and value <= rule["gt"]
+    )
     too_high = (rule.get("le") is not None and value > rule["le"]) or (
         rule.get("lt") is not None and value >= rule["lt"]
     )
@@ -98,7 +101,9 @@ def check_model(model: ModelConfig) -> None:
             where="model.id",
             fix="a local folder goes into model.path=/some/folder",
         )
-    if model.revision is not None and not (_COMMIT.match(model.revision) or re.match(r"^[\w./-]{1,100}$", model.revision)):
+    if model.revision is not None and not (
+        _COMMIT.match(model.revision) or re.match(r"^[\w./-]{1,100}$", model.revision)
+    ):
         raise ConfigError(
             f"'{model.revision[:80]}' is not a revision",
             code="CFG-064",
@@ -147,7 +152,7 @@ def check_trainer(trainer: TrainerConfig) -> None:
 def cuda_visible() -> bool:
     """Whether an NVIDIA device is there and not hidden, found without importing torch."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return hidden not in ("", "-1") and os.path.exists("/dev/nvidiactl")
+    return hidden not in ("", "-1") and Path("/dev/nvidiactl").exists()
 
 
 def check(config: Any) -> None:

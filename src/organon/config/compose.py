@@ -108,5 +108,7 @@ def load_model_preset(name: str) -> schema.ModelConfig:
     """The preset ``conf/model/<name>.yaml``; an unknown name lists the known ones."""
     if not re.fullmatch(r"[\w.-]+", name) or name not in presets("model"):
         raise unknown("model preset", name, presets("model"), code="CFG-046", fix="or model.path=/some/folder")
-    node = OmegaConf.merge(OmegaConf.structured(schema.ModelConfig), OmegaConf.load(conf_dir() / "model" / f"{name}.yaml"))
+    node = OmegaConf.merge(
+        OmegaConf.structured(schema.ModelConfig), OmegaConf.load(conf_dir() / "model" / f"{name}.yaml")
+    )
     return cast("schema.ModelConfig", OmegaConf.to_object(node))

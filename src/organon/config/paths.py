@@ -18,6 +18,9 @@ def expand(path: str, where: str) -> Path:
     for name in re.findall(r"\$\{?(\w+)\}?", path):
         if name not in os.environ:
             raise ConfigError(
-                f"${name} is not set, in '{path}'", code="CFG-054", where=where, fix=f"export {name}=... or write it out"
+                f"${name} is not set, in '{path}'",
+                code="CFG-054",
+                where=where,
+                fix=f"export {name}=... or write it out",
             )
     return Path(os.path.expandvars(path)).expanduser().absolute()

@@ -54,6 +54,8 @@ class DatasetConfig:
     validation_source: str | None = field(default=None, metadata=NOT_IN_KEY)
     validation_fraction: float = field(default=0.1, metadata=limits(ge=0, lt=1, key=False))
     split_seed: int = field(default=0, metadata=NOT_IN_KEY)
+    input_key: str | None = field(default=None, metadata=NOT_IN_KEY)  # of `instruct` rows, where not the usual one
+    output_key: str | None = field(default=None, metadata=NOT_IN_KEY)
     limit: int | None = field(default=None, metadata=limits(ge=1, key=False))  # rows
     system_prompt: str | None = field(default=None, metadata=NOT_IN_KEY)  # added to every row: part of its hash
     max_length: int = field(default=512, metadata=limits(ge=2))  # tokens
@@ -164,7 +166,7 @@ class EvalConfig:
 
 @dataclass
 class RunConfig:
-    """The primary config of ``organon run`` (train, evaluate, report) and of ``organon train`` (which ignores ``eval``)."""
+    """The primary config of ``organon run``, and of ``organon train``, which ignores ``eval``."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)

@@ -95,9 +95,7 @@ def identity(value: Any) -> Any:
     """The fields of a dataclass that decide the result: those not marked ``key=False``, nested."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            f.name: identity(getattr(value, f.name))
-            for f in dataclasses.fields(value)
-            if f.metadata.get("key", True)
+            f.name: identity(getattr(value, f.name)) for f in dataclasses.fields(value) if f.metadata.get("key", True)
         }
     if isinstance(value, (list, tuple)):
         return [identity(item) for item in value]

@@ -133,7 +133,7 @@ def _unparsable(error: BaseException, text: str) -> OrganonError | None:
     match = re.search(r"Error parsing override '([\s\S]*?)'\n([^\n]*)", text)
     parse = next((e for e in _chain(error) if isinstance(e, OverrideParseException)), None)
     if match or parse:
-        override, reason = match.groups() if match else (str(parse.override), str(parse))
+        override, reason = match.groups() if match else (str(getattr(parse, "override", "")), str(parse))
         return ConfigError(
             f"cannot be read: {_plain(reason, override)}",
             code="CFG-050",
@@ -165,4 +165,6 @@ def _bad_yaml(error: BaseException, text: str) -> OrganonError | None:
     if twice:
         return ConfigError(f"`{twice.group(1)}` set twice", code="CFG-049", where=f"{path}:{line}")
     reason = next((m for m in text.splitlines() if m.startswith(("found", "expected", "could not", "mapping"))), "")
-    return ConfigError(f"not valid YAML: {reason or text.splitlines()[0]}", code="CFG-050", where=f"{path}:{line}:{column}")
+    return ConfigError(
+        f"not valid YAML: {reason or text.splitlines()[0]}", code="CFG-050", where=f"{path}:{line}:{column}"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from organon.config.compose import compose, conf_dir, load_model_preset, presets
 from organon.errors import ConfigError, NotFoundError, OrganonError
 
@@ -163,7 +164,7 @@ class TestOwnConfigs:
 
     def test_typo_in_yaml(self, tmp_path) -> None:
         self.write(tmp_path, "name: mine\nidd: a/b\n")
-        with pytest.raises(ConfigError, match="Did you mean 'model.id'"):
+        with pytest.raises(ConfigError, match=r"Did you mean 'model\.id'"):
             compose("run", ["model=mine"], tmp_path)
 
     def test_key_set_twice(self, tmp_path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from organon.config.instantiate import instantiate
 from organon.errors import ConfigError, SecurityError
 

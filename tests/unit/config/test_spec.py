@@ -6,6 +6,7 @@ import dataclasses
 import json
 
 import pytest
+
 from organon.config.compose import compose
 from organon.config.paths import expand
 from organon.config.spec import BaseModel, TrainSpec, from_dict, identity, to_dict

@@ -1,0 +1,50 @@
+"""organon: fine-tune language models, evaluate them with Inspect, compare. Public names are imported on first use."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from organon.api import Client, evaluate, get_client, set_client, train
+    from organon.backends.training_run import TrainingRun
+    from organon.data.dataset import Dataset
+    from organon.errors import OrganonError
+    from organon.evals.results import EvalResults
+    from organon.store.cache import Cache
+
+__all__ = [
+    "Cache",
+    "Client",
+    "Dataset",
+    "EvalResults",
+    "OrganonError",
+    "TrainingRun",
+    "evaluate",
+    "get_client",
+    "set_client",
+    "train",
+]
+
+_HOME = {
+    "Cache": "organon.store.cache",
+    "Client": "organon.api",
+    "Dataset": "organon.data.dataset",
+    "EvalResults": "organon.evals.results",
+    "OrganonError": "organon.errors",
+    "TrainingRun": "organon.backends.training_run",
+    "evaluate": "organon.api",
+    "get_client": "organon.api",
+    "set_client": "organon.api",
+    "train": "organon.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'organon' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

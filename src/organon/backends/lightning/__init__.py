@@ -1,0 +1,1 @@
+"""Training on this machine, in a worker process of its own."""

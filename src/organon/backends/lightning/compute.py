@@ -1,0 +1,108 @@
+"""On what this machine will train: device, threads, precision and versions. They change float sums, so they
+are part of the key. No torch: a cache hit must not pay for it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from organon.config.schema import TrainerConfig
+from organon.errors import ConfigError
+
+ARITHMETIC = ("torch", "transformers", "peft", "bitsandbytes")
+# Without these instructions bfloat16 is emulated on a CPU, and slower than float32.
+BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16", "sve_bf16"}
+
+
+def compute_of(trainer: TrainerConfig) -> dict[str, Any]:
+    """``device`` (cpu, cuda), ``precision`` (32, bf16) and, on the CPU, ``threads`` of a training here and now.
+
+    ``precision=auto`` is bf16 on a GPU and on CPUs with bfloat16 instructions, else 32.
+
+    Raises:
+        ConfigError: CFG-060, a GPU is asked for and there is none.
+    """
+    device = _device(trainer.accelerator)
+    precision = trainer.precision
+    if precision == "auto":
+        precision = "bf16" if device == "cuda" or BF16_FLAGS & _cpu_flags() else "32"
+    if device == "cuda":
+        return {"device": device, "precision": precision}
+    return {"device": device, "precision": precision, "threads": trainer.threads or available_cores()}
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages whose arithmetic a training's result depends on."""
+    return {name: importlib.metadata.version(name) for name in ARITHMETIC}
+
+
+def available_cores() -> int:
+    """Physical cores that this process may use: its affinity and its container's quota, hyper-threads counted once."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    cores = {_siblings(cpu) for cpu in allowed}
+    return max(1, min(len(cores), _quota()))
+
+
+def _siblings(cpu: int) -> str:
+    path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return str(cpu)
+
+
+def _quota() -> int:
+    """CPUs of the container's quota (cgroup v2); very many if it has none."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return 1 << 20
+    return 1 << 20 if quota == "max" else math.ceil(int(quota) / int(period))
+
+
+def _device(accelerator: str) -> str:
+    if accelerator == "cpu":
+        return "cpu"
+    if _torch_has_cuda() and _gpu_present():
+        return "cuda"
+    if accelerator == "gpu":
+        reason = "no NVIDIA GPU is visible" if _torch_has_cuda() else "the installed torch has no CUDA"
+        raise ConfigError(
+            f"gpu is asked for, but {reason}",
+            code="CFG-060",
+            where="trainer.accelerator",
+            fix="trainer=cpu, or check `nvidia-smi` and CUDA_VISIBLE_DEVICES",
+        )
+    return "cpu"
+
+
+def _gpu_present() -> bool:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.strip() in ("", "-1", "NoDevFiles"):
+        return False
+    return any(Path(place).exists() for place in ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg"))
+
+
+def _torch_has_cuda() -> bool:
+    """Whether the installed torch was built for CUDA: its ``version.py`` says so without an import."""
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        return False
+    text = (Path(found.origin).parent / "version.py").read_text()
+    built_for = re.search(r"^cuda\b[^=]*=\s*(.*)$", text, re.MULTILINE)
+    return built_for is not None and built_for.group(1).strip() != "None"
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return set()
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return set(found.group(1).split()) if found else set()

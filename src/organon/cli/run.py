@@ -1,0 +1,54 @@
+"""``organon run``: train, evaluate base and tuned model, compare, report."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from organon.cli.hydra_verb import Invocation, run_verb
+from organon.cli.progress import ProgressDisplay, configure_logging
+from organon.config.schema import RunConfig
+from organon.pipeline.run import Finished, run
+from organon.report.record import FILE_NAME
+from organon.report.table import render
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the verb; returns the exit code."""
+    configure_logging()
+    return run_verb("run", arguments, one_point)
+
+
+def one_point(config: RunConfig, invocation: Invocation) -> None:
+    """One point: a run of its own folder and key."""
+    config = in_sweep(config, invocation)
+    with ProgressDisplay() as display:
+        finished = asyncio.run(run(config, overrides=invocation.overrides, on_event=display))
+    if invocation.json_output:
+        sys.stdout.write((finished.folder / FILE_NAME).read_text())
+    else:
+        show(finished)
+
+
+def in_sweep(config: RunConfig, invocation: Invocation) -> RunConfig:
+    """The config of a sweep's point: its wandb group is the sweep, unless the user named one."""
+    if invocation.sweep is None or config.logger.group is not None:
+        return config
+    return dataclasses.replace(config, logger=dataclasses.replace(config.logger, group=invocation.sweep))
+
+
+def show(finished: Finished) -> None:
+    """The result on stdout: the table, what it rests on, and where it lies."""
+    record, console = finished.record, Console(highlight=False)
+    if record.metrics:
+        render(record.metrics, console)
+    did = "answered from the store: nothing was trained or evaluated" if record.cached else "done"
+    lines = [f"{record.name}: {did} (key {record.key[:12]})", f"report  {finished.folder / 'report.html'}"]
+    if record.metrics:
+        lines.append(f"logs    inspect view --log-dir {finished.folder / 'evals'}")
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)

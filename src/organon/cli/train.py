@@ -1,0 +1,38 @@
+"""``organon train``: fine-tune only."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+
+from organon.cli.hydra_verb import Invocation, run_verb
+from organon.cli.progress import ProgressDisplay, configure_logging
+from organon.cli.run import in_sweep
+from organon.config.schema import RunConfig
+from organon.pipeline.train import train
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the verb; returns the exit code."""
+    configure_logging()
+    return run_verb("train", arguments, one_point)
+
+
+def one_point(config: RunConfig, invocation: Invocation) -> None:
+    """Train one point, or take it from the store."""
+    with ProgressDisplay() as display:
+        trained = asyncio.run(train(in_sweep(config, invocation), on_event=display))
+    result = {
+        "key": trained.key,
+        "name": trained.spec.name,
+        "state": trained.run.state.value,
+        "cached": trained.run.cached,
+        "model_id": trained.run.model_id,
+        "folder": str(trained.folder),
+    }
+    if invocation.json_output:
+        sys.stdout.write(json.dumps(result) + "\n")
+    else:
+        sys.stdout.write("".join(f"{name:<9} {value}\n" for name, value in result.items()))

@@ -1,0 +1,199 @@
+"""The Inspect model provider ``organon``: our runs and base models, in this process, in batches.
+
+Inspect's own ``hf`` provider loads the model anew for each name, has no adapters and blocks the
+event loop while it waits (docs/architecture.md, section 4). Here base and tuned model share one
+loaded base, and every request awaits a future.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+from inspect_ai.model import (
+    ChatCompletionChoice,
+    ChatMessage,
+    ChatMessageAssistant,
+    GenerateConfig,
+    ModelAPI,
+    ModelOutput,
+    ModelUsage,
+    StopReason,
+)
+from inspect_ai.model._cache import epoch as sample_epoch
+from inspect_ai.tool import ToolChoice, ToolInfo
+
+from organon.errors import EvaluationError
+from organon.evals.generation import LoadedBase, Prompt, Sampling, loaded_base
+from organon.evals.target import PROVIDER, Target, resolve_target, target_from_dict
+from organon.store.keys import canonical, sha256_text
+
+DEFAULT_MAX_TOKENS = 256
+BATCH_SIZE = 64
+
+# Refused rather than ignored: a result must not look as if they had been in force.
+_UNSUPPORTED = (
+    "logprobs", "top_logprobs", "prompt_logprobs", "best_of", "frequency_penalty", "presence_penalty",
+    "logit_bias", "response_schema",
+)  # fmt: skip
+
+
+class OrganonAPI(ModelAPI):  # type: ignore[misc]  # mypy does not follow inspect_ai
+    """One model of ours. ``target`` as made by ``EvalModel.model_args``; without it the name is looked up.
+
+    Model arguments (``-M`` on Inspect's command line): ``device``, ``batch_size`` (sequences per
+    forward pass), ``store`` (folder; default ORGANON_STORE or ``outputs/store``).
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        config: GenerateConfig = GenerateConfig(),  # noqa: B008 - Inspect's signature
+        target: dict[str, Any] | None = None,
+        device: str | None = None,
+        batch_size: int = BATCH_SIZE,
+        store: str | None = None,
+        **unknown_args: Any,
+    ) -> None:
+        super().__init__(model_name, base_url, api_key, [], config)
+        if unknown_args:
+            raise EvaluationError(
+                f"unknown model argument '{next(iter(unknown_args))}'. Known: batch_size, device, store",
+                code="EVAL-ARGS",
+                where=f"{PROVIDER}/{model_name}",
+            )
+        self.target = target_from_dict(target) if target else _lookup(model_name, store)
+        self.device, self.batch_size = device, int(batch_size)
+
+    async def generate(
+        self,
+        input: list[ChatMessage],  # noqa: A002 - Inspect's name
+        tools: list[ToolInfo],
+        tool_choice: ToolChoice,
+        config: GenerateConfig,
+    ) -> ModelOutput:
+        """One answer per choice, greedy unless ``config.temperature`` is above 0.
+
+        Raises EvaluationError for tools and settings it has no way to honour, and for a prompt that
+        the model's context does not hold.
+        """
+        _check_supported(tools, config)
+        base = await loaded_base(self.target.base, self.device)
+        prompts = self._prompts(base, input, config)
+        answers = await asyncio.gather(*(base.answer(p, self.batch_size) for p in prompts))
+        limited: StopReason = "max_tokens" if prompts[0].max_new_tokens == _max_tokens(config) else "model_length"
+        return ModelOutput(
+            model=self.model_name,
+            choices=[
+                ChatCompletionChoice(
+                    message=ChatMessageAssistant(content=a.text, model=self.model_name, source="generate"),
+                    stop_reason="stop" if a.ended else limited,
+                )
+                for a in answers
+            ],
+            usage=_usage(len(prompts[0].tokens), sum(a.tokens for a in answers)),
+        )
+
+    def _prompts(self, base: LoadedBase, messages: list[ChatMessage], config: GenerateConfig) -> list[Prompt]:
+        from organon.models.chat import generation_prompt
+
+        tokens = tuple(generation_prompt(base.tokenizer, _plain(messages, self.target.system_prompt)))
+        room = _max_tokens(config)
+        if base.context_length is not None:
+            room = min(room, base.context_length - len(tokens))
+        if room < 1:
+            raise EvaluationError(
+                f"the prompt has {len(tokens)} tokens; the model's context holds {base.context_length}",
+                code="EVAL-LENGTH",
+                where=f"{PROVIDER}/{self.model_name}",
+                fix="shorten the sample's input",
+            )
+        temperature = config.temperature or 0.0
+        sampling = Sampling(temperature)
+        if temperature > 0:
+            sampling = Sampling(temperature, config.top_p if config.top_p is not None else 1.0, config.top_k or 0)
+        if config.stop_seqs:
+            sampling = Sampling(sampling.temperature, sampling.top_p, sampling.top_k, tuple(config.stop_seqs))
+        return [
+            Prompt(tokens, room, sampling, self.target.adapter, _seed(config.seed, tokens, choice))
+            for choice in range(config.num_choices or 1)
+        ]
+
+    def max_tokens(self) -> int | None:
+        """Where neither task nor caller sets one."""
+        return DEFAULT_MAX_TOKENS
+
+    def max_connections(self) -> int:
+        """Two batches: one waits while the other is computed."""
+        return 2 * self.batch_size
+
+    def should_retry(self, ex: BaseException) -> bool:
+        """Never: the same local call fails the same way."""
+        return False
+
+    def connection_key(self) -> str:
+        """Models on one base share its queue."""
+        return f"{PROVIDER}/{self.target.base.digest}"
+
+    def collapse_user_messages(self) -> bool:
+        """Chat templates want the roles to alternate."""
+        return True
+
+    def collapse_assistant_messages(self) -> bool:
+        """As for users."""
+        return True
+
+    async def count_text_tokens(self, text: str) -> int:
+        """By the model's own tokenizer; Inspect's default downloads one."""
+        base = await loaded_base(self.target.base, self.device)
+        return len(base.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _lookup(name: str, store: str | None) -> Target:
+    from organon.store.store import Store
+
+    return resolve_target(name, Store.open(store or os.environ.get("ORGANON_STORE") or "outputs/store"))
+
+
+def _check_supported(tools: list[ToolInfo], config: GenerateConfig) -> None:
+    given = [name for name in _UNSUPPORTED if getattr(config, name)]
+    if tools or given:
+        raise EvaluationError(
+            "tools are not supported" if tools else f"'{given[0]}' is not supported",
+            code="EVAL-UNSUPPORTED",
+            where=f"provider {PROVIDER}",
+            fix="leave it out, or serve the model and use Inspect's vllm or openai-api provider",
+        )
+
+
+def _plain(messages: list[ChatMessage], system_prompt: str | None) -> list[dict[str, str]]:
+    for message in messages:
+        kinds = [] if isinstance(message.content, str) else [c.type for c in message.content]
+        other = [kind for kind in kinds if kind not in ("text", "reasoning")]
+        if other:
+            raise EvaluationError(
+                f"a message holds {other[0]}; only text is supported", code="EVAL-UNSUPPORTED", where=PROVIDER
+            )
+    plain = [{"role": message.role, "content": message.text} for message in messages]
+    if system_prompt and not any(message["role"] == "system" for message in plain):
+        plain.insert(0, {"role": "system", "content": system_prompt})
+    return plain
+
+
+def _max_tokens(config: GenerateConfig) -> int:
+    return config.max_tokens if config.max_tokens is not None else DEFAULT_MAX_TOKENS
+
+
+def _seed(seed: int | None, tokens: tuple[int, ...], choice: int) -> int:
+    """A seed for one request: from the eval's, the prompt, Inspect's epoch and the choice."""
+    if seed is None:
+        return int.from_bytes(os.urandom(7), "big")
+    text = canonical([seed, sample_epoch.get(1), choice, list(tokens)])
+    return int(sha256_text(text)[:14], 16)
+
+
+def _usage(prompt: int, answer: int) -> ModelUsage:
+    return ModelUsage(input_tokens=prompt, output_tokens=answer, total_tokens=prompt + answer)

@@ -1,0 +1,142 @@
+"""The models that an evaluation can name: a base, a run of ours, or anything that Inspect knows."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from organon.config.spec import BaseModel, from_dict, identity, to_dict
+from organon.errors import EvaluationError, NotFoundError, UserError
+from organon.store.keys import canonical, sha256_text
+from organon.store.records import Checkpoint
+
+if TYPE_CHECKING:
+    from organon.store.store import Store
+
+PROVIDER = "organon"
+SHORTEST_PREFIX = 8  # of a run key
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the ``organon`` provider loads: a base, with an adapter or without."""
+
+    base: BaseModel
+    adapter: str | None = None  # absolute folder of a LoRA adapter
+    system_prompt: str | None = None  # used where a conversation brings none, as in training
+
+
+@dataclass(frozen=True)
+class EvalModel:
+    """A model to evaluate: Inspect's name for it, and the key that its scores are stored under."""
+
+    model_id: str  # `organon/<name>`, `openai/gpt-4o`, `mockllm/model`
+    key: str  # names the model's content
+    target: Target | None = None  # for `organon/` models
+    arguments: dict[str, Any] = field(default_factory=dict, compare=False)  # further arguments of Inspect's get_model
+
+    @classmethod
+    def of_base(cls, base: BaseModel, *, system_prompt: str | None = None) -> EvalModel:
+        """A base model as it is."""
+        key = sha256_text(canonical({"base": identity(base), "system_prompt": system_prompt}))
+        return cls(f"{PROVIDER}/{base.name}", f"base-{key[:32]}", Target(base, system_prompt=system_prompt))
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Checkpoint, run_folder: Path, run_key: str) -> EvalModel:
+        """What a training job left in ``run_folder`` (``runs/<run_key>`` of the store)."""
+        if checkpoint.kind == "hosted":
+            return cls.of_id(checkpoint.model_id)
+        target = _local_target(checkpoint, run_folder)
+        return cls(f"{PROVIDER}/{run_key}", f"{run_key}-{checkpoint.folder}", target)
+
+    @classmethod
+    def of_id(cls, model_id: str, **arguments: Any) -> EvalModel:
+        """Any model by Inspect's name for it; a bare vendor id (``ft:gpt-...``) is OpenAI's."""
+        name = model_id if "/" in model_id else f"openai/{model_id}"
+        return cls(name, name, None, arguments)
+
+    def model_args(self) -> dict[str, Any]:
+        """Arguments for Inspect's ``get_model``: JSON values, since Inspect writes them to its log."""
+        target = {"target": to_dict(self.target)} if self.target else {}
+        return {**target, **self.arguments}
+
+
+def target_from_dict(data: dict[str, Any]) -> Target:
+    """The target back from ``model_args()["target"]``."""
+    return from_dict(Target, data)
+
+
+def resolve_model(model_id: str, store: Store, **arguments: Any) -> EvalModel:
+    """A model by its id: ``organon/<run or preset>`` is looked up, anything else is Inspect's.
+
+    Raises NotFoundError for an unknown run or preset, UserError for a name that fits several runs.
+    """
+    provider, _, name = model_id.partition("/")
+    if provider != PROVIDER:
+        return EvalModel.of_id(model_id, **arguments)
+    model = _find_run(name, store) or EvalModel.of_base(_preset(name, store))
+    return dataclasses.replace(model, arguments=arguments)
+
+
+def resolve_target(name: str, store: Store) -> Target:
+    """What ``organon/<name>`` means to the provider. Raises as ``resolve_model``."""
+    model = resolve_model(f"{PROVIDER}/{name}", store)
+    if model.target is None:
+        raise EvaluationError(
+            "is hosted by its vendor", code="EVAL-HOSTED", where=f"{PROVIDER}/{name}", fix=f"use {model.model_id}"
+        )
+    return model.target
+
+
+def _find_run(name: str, store: Store) -> EvalModel | None:
+    """The run with this key, the only one whose key begins so (8 digits or more), or with this name."""
+    rows = [row for row in store.index.entries() if row.kind == "runs"]
+    keys = [row.ident[-1] for row in rows]
+    found = [key for key in keys if key == name]
+    if not found and len(name) >= SHORTEST_PREFIX:
+        found = [key for key in keys if key.startswith(name)]
+    if not found:
+        found = [row.ident[-1] for row in rows if row.labels.get("name") == name]
+    if len(found) > 1:
+        raise UserError(
+            f"{len(found)} runs match: {', '.join(key[:16] for key in sorted(found))}",
+            code="EVAL-AMBIGUOUS",
+            where=f"{PROVIDER}/{name}",
+            fix="give the key of one of them",
+        )
+    entry = store.find("runs", found[0]) if found else None
+    if entry is None:
+        return None
+    return EvalModel.of_checkpoint(from_dict(Checkpoint, entry.read_json("checkpoint.json")), entry.path, entry.key)
+
+
+def _preset(name: str, store: Store) -> BaseModel:
+    from organon.config.compose import load_model_preset, presets
+    from organon.config.schema import AdapterConfig
+    from organon.models.folder import resolve_base
+
+    if name not in presets("model"):
+        raise NotFoundError(
+            f"no run and no model preset '{name}' (presets: {', '.join(presets('model'))})",
+            code="EVAL-MODEL",
+            where=f"{PROVIDER}/{name}",
+            fix=f"`organon cache list` shows the runs in {store.root}; ORGANON_STORE names another store",
+        )
+    return resolve_base(load_model_preset(name), AdapterConfig(quantization="none"), offline=False, memo=store)
+
+
+def _local_target(checkpoint: Checkpoint, run_folder: Path) -> Target:
+    if checkpoint.base is None or checkpoint.folder is None:
+        raise EvaluationError(
+            "the checkpoint names no base model or no folder", code="EVAL-CHECKPOINT", where=str(run_folder)
+        )
+    folder = str((run_folder / checkpoint.folder).absolute())
+    if checkpoint.kind == "adapter":
+        return Target(checkpoint.base, folder, checkpoint.system_prompt)
+    digest = sha256_text(canonical({"base": identity(checkpoint.base), "full": folder}))
+    full = dataclasses.replace(
+        checkpoint.base, digest=digest, folder=folder, hub_id=None, revision=None, quantization="none"
+    )
+    return Target(full, None, checkpoint.system_prompt)

@@ -1,0 +1,399 @@
+"""Finding a base model on this machine or on the hub, without torch: what it is, and whether it is safe to load.
+
+A base model is named by its content: a local folder by the hash of its files, a hub model by its
+commit. So a key that holds the name never means two models, and no path is in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from organon.config.schema import AdapterConfig, ModelConfig
+from organon.config.spec import BaseModel
+from organon.errors import ConfigError, SecurityError, UserError
+
+EMBEDDED_ID = "organon/tiny"
+EMBEDDED_FOLDER = Path(__file__).resolve().parents[1] / "embedded" / "tiny"
+
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
+_HASHED_NAMES = frozenset(
+    {
+        *_TOKENIZERS,
+        "config.json",
+        "generation_config.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "merges.txt",
+        "chat_template.json",
+        "model.safetensors.index.json",
+    }
+)
+_HASHED_SUFFIXES = (".safetensors", ".jinja")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+
+
+class Memo(Protocol):
+    """Remembers the hashes of big files between commands; the store is one."""
+
+    def memo(self, namespace: str, key: str) -> str | None: ...
+
+    def set_memo(self, namespace: str, key: str, value: str) -> None: ...
+
+
+def resolve_base(
+    model: ModelConfig,
+    adapter: AdapterConfig,
+    *,
+    offline: bool = False,
+    memo: Memo | None = None,
+    max_length: int | None = None,
+) -> BaseModel:
+    """The base model that a config means today, named by its content.
+
+    A local folder is checked and hashed (unchanged files once, with ``memo``). A hub id that is
+    pinned to a commit costs no network; another revision is looked up in the local hub cache, then
+    on the hub. ``ensure_available`` is the check before a hub model is used. ``max_length`` (tokens)
+    is compared with the model's context.
+
+    Raises:
+        ConfigError: CFG-057 (no model named), CFG-064 (no such model, or not a model), CFG-058
+            (``max_length``, or a chat template is missing).
+        SecurityError: SEC-065 (pickle weights), SEC-074 (the model brings code).
+        UserError: CFG-064, the hub is needed and out of reach, or wants a login.
+    """
+    template = _named_template(model.chat_template)
+    folder = _local_folder(model)
+    if folder is not None:
+        check_folder(folder, trust_remote_code=model.trust_remote_code, has_template=template is not None)
+        digest, hub_id, revision = folder_digest(folder, code=model.trust_remote_code, memo=memo), None, None
+    else:
+        hub_id, revision = _hub_commit(model, offline)
+        digest = f"{hub_id}@{revision}"
+    quantization = adapter.quantization if adapter.kind == "qlora" else "none"
+    base = BaseModel(
+        name=model.name,
+        digest=digest,
+        folder=str(folder) if folder else None,
+        hub_id=hub_id,
+        revision=revision,
+        dtype=model.dtype,
+        chat_template=template,
+        quantization=quantization,
+        double_quantization=adapter.double_quantization and quantization != "none",
+        trust_remote_code=model.trust_remote_code,
+    )
+    if max_length is not None:
+        _check_length(base, max_length, model.context_length)
+    return base
+
+
+def model_folder(base: BaseModel) -> Path | None:
+    """Where the files of ``base`` are on this machine: its folder, or its snapshot in the hub cache."""
+    if base.folder is not None:
+        return Path(base.folder)
+    if base.hub_id is None or base.revision is None:
+        return None
+    snapshot = _cached_repo(base.hub_id) / "snapshots" / base.revision
+    return snapshot if (snapshot / "config.json").exists() else None
+
+
+def context_length(base: BaseModel) -> int | None:
+    """The longest sequence (tokens) that the model was made for, from its config; None if it does not say."""
+    folder = model_folder(base)
+    if folder is None:
+        return None
+    config = _read_json(folder / "config.json")
+    for part in (config, config.get("text_config")):
+        for name in _CONTEXT_NAMES:
+            if isinstance(part, dict) and isinstance(part.get(name), int):
+                return int(part[name])
+    return None
+
+
+def ensure_available(base: BaseModel, *, offline: bool = False) -> None:
+    """Check, before anything is spent, that ``base`` can be loaded: its files are here or can be fetched.
+
+    Of a hub model that is not in the local cache only the small files are fetched and checked.
+
+    Raises:
+        UserError: CFG-064, the hub is out of reach, or wants a login; says what would help.
+        SecurityError, ConfigError: as ``resolve_base``.
+    """
+    named = base.chat_template is not None
+    folder = model_folder(base)
+    if folder is not None and (base.folder is not None or _has_weights(folder)):
+        check_folder(folder, trust_remote_code=base.trust_remote_code, has_template=named)
+        return
+    if base.hub_id is None or base.revision is None:
+        raise ConfigError("the base model has neither a folder nor a hub id", code="CFG-064", where="model")
+    if offline or _hub_is_off():
+        raise _unreachable(base.hub_id, "the network is switched off (offline=true or HF_HUB_OFFLINE)")
+    snapshot = _fetch_small_files(base.hub_id, base.revision)
+    check_folder(snapshot, trust_remote_code=base.trust_remote_code, has_template=named, weights=False)
+
+
+def check_folder(folder: Path, *, trust_remote_code: bool, has_template: bool, weights: bool = True) -> None:
+    """Check that ``folder`` holds a model that can be loaded without running its code.
+
+    ``has_template``: the config names a chat template, so the folder needs none. Raises as ``resolve_base``.
+    """
+    where = f"model {folder}"
+    if not folder.is_dir():
+        raise ConfigError("no such folder", code="CFG-064", where=where, fix="model.path=/path/of/a/model/folder")
+    if not (folder / "config.json").is_file():
+        adapter = (folder / "adapter_config.json").is_file()
+        raise ConfigError(
+            "this is an adapter, not a base model" if adapter else "no config.json, so this is no model folder",
+            code="CFG-064",
+            where=where,
+            fix="name the folder that `save_pretrained` or `hf download` wrote, with config.json and *.safetensors",
+        )
+    if weights and not _has_weights(folder):
+        raise _no_safetensors(folder, where)
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise ConfigError(
+            f"no tokenizer; looked for {', '.join(_TOKENIZERS)}",
+            code="CFG-064",
+            where=where,
+            fix="copy the tokenizer's files into the folder (`tokenizer.save_pretrained(folder)`)",
+        )
+    if not trust_remote_code:
+        _refuse_code(folder, where)
+    if not has_template and not _has_template(folder):
+        raise ConfigError(
+            "the model has no chat template, so messages cannot be written as it expects them",
+            code="CFG-064",
+            where=where,
+            fix="model.chat_template=path.jinja (a Jinja file; the instruct model of the same family has one)",
+        )
+
+
+def folder_digest(folder: Path, *, code: bool = False, memo: Memo | None = None) -> str:
+    """sha256 over the sorted names and sha256 of the files that decide what the model computes and reads.
+
+    ``code``: its Python files too. A file whose path, size, time and inode ``memo`` knows is not read again.
+    """
+    total = hashlib.sha256()
+    for file in sorted([*folder.iterdir(), *folder.glob("additional_chat_templates/*.jinja")]):
+        hashed = file.name in _HASHED_NAMES or file.suffix in _HASHED_SUFFIXES or (code and file.suffix == ".py")
+        if hashed and file.is_file():
+            total.update(f"{file.relative_to(folder).as_posix()}\0{_file_digest(file, memo)}\n".encode())
+    return total.hexdigest()
+
+
+def _file_digest(file: Path, memo: Memo | None) -> str:
+    stat = file.stat()
+    key = f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
+    known = memo.memo("model_file", key) if memo else None
+    if known is None:
+        with file.open("rb") as stream:
+            known = hashlib.file_digest(stream, "sha256").hexdigest()
+        if memo:
+            memo.set_memo("model_file", key, known)
+    return known
+
+
+def _local_folder(model: ModelConfig) -> Path | None:
+    if model.path:
+        return Path(model.path).expanduser().absolute()
+    if not model.id:
+        raise ConfigError(
+            "no model is named", code="CFG-057", where="model", fix="model=tiny, or model.path=/path/of/a/model/folder"
+        )
+    return EMBEDDED_FOLDER if model.id == EMBEDDED_ID else None
+
+
+def _named_template(path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(
+            f"cannot read the chat template {path}: {reason}",
+            code="CFG-064",
+            where="model.chat_template",
+            fix="name a Jinja file",
+        ) from error
+
+
+def _check_length(base: BaseModel, max_length: int, configured: int | None) -> None:
+    limits = {"model.context_length": configured, "the model's config.json": context_length(base)}
+    for source, limit in limits.items():
+        if limit is not None and max_length > limit:
+            raise ConfigError(
+                f"{max_length} tokens are more than the model's context of {limit} ({source})",
+                code="CFG-058",
+                where="dataset.max_length",
+                fix=f"dataset.max_length={limit}, or a model with a longer context",
+            )
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors"))
+
+
+def _no_safetensors(folder: Path, where: str) -> UserError:
+    pickles = sorted(f.name for f in folder.iterdir() if f.suffix in _PICKLES and f.name != "training_args.bin")
+    if not pickles:
+        return ConfigError(
+            "no *.safetensors, so the folder holds no weights",
+            code="CFG-064",
+            where=where,
+            fix="download the model again, or name the folder that holds its weights",
+        )
+    return SecurityError(
+        f"only pickle weights ({', '.join(pickles[:3])}), which can run code when they are read; refused",
+        code="SEC-065",
+        where=where,
+        fix="use the model's safetensors revision, or convert it on a machine you trust with "
+        "`AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)`",
+    )
+
+
+def _refuse_code(folder: Path, where: str) -> None:
+    for name in ("config.json", "tokenizer_config.json"):
+        config = _read_json(folder / name) if (folder / name).exists() else {}
+        if config.get("auto_map"):
+            found = f"{name} has auto_map: the model wants to run code of its own ({str(config['auto_map'])[:80]})"
+        # A repository's name in this field makes transformers fetch and run a kernel from there (CVE-2026-4372).
+        elif "/" in str(config.get("_attn_implementation_internal") or config.get("_attn_implementation") or ""):
+            found = f"{name} names an attention kernel on the hub, which would be fetched and run"
+        else:
+            continue
+        raise SecurityError(
+            f"{found}; refused",
+            code="SEC-074",
+            where=where,
+            fix="take a model whose code is part of transformers; "
+            "model.trust_remote_code=true if you have read the code and trust it",
+        )
+
+
+def _has_template(folder: Path) -> bool:
+    if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
+        return True
+    config = folder / "tokenizer_config.json"
+    return config.is_file() and bool(_read_json(config).get("chat_template"))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cannot be read: {error}", code="CFG-064", where=str(path), fix="download the model again"
+        ) from error
+    if not isinstance(found, dict):
+        raise ConfigError("is not a JSON object", code="CFG-064", where=str(path), fix="download the model again")
+    return found
+
+
+def _hub_commit(model: ModelConfig, offline: bool) -> tuple[str, str]:
+    hub_id = str(model.id)
+    if not _HUB_ID.fullmatch(hub_id) or ".." in hub_id:
+        raise ConfigError(
+            f"{hub_id[:80]!r} is not a hub id; expected owner/name",
+            code="CFG-064",
+            where="model.id",
+            fix="model.path=/some/folder for a local folder",
+        )
+    revision = model.revision or "main"
+    if _COMMIT.fullmatch(revision):
+        return hub_id, revision
+    cached = _cached_repo(hub_id) / "refs" / revision
+    if ".." not in revision and cached.is_file():
+        return hub_id, cached.read_text().strip()
+    if offline or _hub_is_off():
+        raise _unreachable(hub_id, "the network is switched off (offline=true or HF_HUB_OFFLINE)")
+    return hub_id, _ask_hub(hub_id, revision)
+
+
+def _hub_is_off() -> bool:
+    return any(os.environ.get(n, "").upper() in ("1", "ON", "YES", "TRUE") for n in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+
+
+def _cached_repo(hub_id: str) -> Path:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}"
+
+
+def _ask_hub(hub_id: str, revision: str) -> str:
+    from huggingface_hub import HfApi
+
+    with _hub_errors(hub_id, revision):
+        return str(HfApi().model_info(hub_id, revision=revision, timeout=20).sha)
+
+
+def _fetch_small_files(hub_id: str, revision: str) -> Path:
+    """Fetch config and tokenizer into the hub cache, and check that there are safetensors; the snapshot."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    with _hub_errors(hub_id, revision):
+        listed = HfApi().model_info(hub_id, revision=revision, timeout=20).siblings or []
+        if not any(file.rfilename.endswith(".safetensors") for file in listed):
+            raise SecurityError(
+                "has no safetensors weights, only formats that can run code when they are read; refused",
+                code="SEC-065",
+                where=f"model {hub_id}@{revision[:12]}",
+                fix="name a revision with safetensors: model.revision=<commit>",
+            )
+        names = [*sorted(_HASHED_NAMES - {"model.safetensors.index.json"}), "*.jinja"]
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=names))
+
+
+@contextlib.contextmanager
+def _hub_errors(hub_id: str, revision: str) -> Iterator[None]:
+    """Turn what the hub's client raises into errors that say what would help."""
+    import httpx
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise _login(hub_id, "is gated: its owner gives access on request") from error
+    except errors.RepositoryNotFoundError as error:
+        raise _login(hub_id, "does not exist on the hub, or is private") from error
+    except errors.RevisionNotFoundError as error:
+        raise ConfigError(
+            f"{hub_id} has no revision '{revision}'",
+            code="CFG-064",
+            where="model.revision",
+            fix="pin a 40-digit commit of the model",
+        ) from error
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise _unreachable(hub_id, f"the hub cannot be reached ({type(error).__name__}: {reason})") from error
+
+
+def _login(hub_id: str, cause: str) -> UserError:
+    return UserError(
+        cause,
+        code="CFG-064",
+        where=f"model {hub_id}",
+        fix="check the id; ask for access on its page and log in with `hf auth login`; "
+        "or model.path=/some/folder for a copy on this machine",
+    )
+
+
+def _unreachable(hub_id: str, cause: str) -> UserError:
+    return UserError(
+        f"is not in the local hub cache, and {cause}",
+        code="CFG-064",
+        where=f"model {hub_id}",
+        fix=f"model.path=/some/folder for a copy on this machine; `hf download {hub_id}` where there is a network "
+        "(`hf auth login` before, for gated models); or model=tiny",
+    )

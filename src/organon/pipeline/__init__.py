@@ -1,0 +1,1 @@
+"""The main job as plain functions: resolve a config, train it, evaluate it, compare, report."""

@@ -1,0 +1,193 @@
+"""What a finished run leaves in its folder: record, report, plots, logs, checkpoints, and wandb's copy."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from organon.config.schema import RunConfig
+from organon.config.spec import to_dict
+from organon.evals.compare import compare_results
+from organon.evals.results import EvalResults, flat_scores, score_value
+from organon.pipeline.events import OnEvent
+from organon.pipeline.train import Trained
+from organon.pipeline.wandb_mirror import mirror_metrics
+from organon.report.page import write_report
+from organon.report.provenance import collect
+from organon.report.record import RunRecord
+from organon.store.files import write_atomic
+
+COPIED = ("metrics.jsonl", "metrics.csv", "logs.txt", "status.json")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that a run yielded."""
+
+    config: RunConfig
+    trained: Trained
+    base: EvalResults | None
+    tuned: EvalResults | None
+    folder: Path
+    started_at: float  # seconds since the epoch
+    overrides: tuple[str, ...]
+
+
+def publish(outcome: Outcome, record: RunRecord, on_event: OnEvent) -> RunRecord:
+    """Fill the run's folder; ``result.json`` is written last, so that it stands for a complete folder."""
+    on_event("report", label="writing the report")
+    began = time.time()
+    files = _link_training(outcome.trained.folder, outcome.folder)
+    logs = _link_logs(outcome)
+    config_yaml = OmegaConf.to_yaml(OmegaConf.structured(outcome.config))
+    write_atomic(outcome.folder / "config.yaml", config_yaml)
+    rows = read_metrics(outcome.trained.folder / "metrics.jsonl")
+    record = replace(
+        record,
+        metrics=metrics_of(outcome),
+        train=training_summary(outcome.trained.folder, rows),
+        versions=dict(outcome.trained.spec.versions),
+        paths={"report": "report.html", "config": "config.yaml", "logs": logs, **files},
+        timings={
+            **record.timings,
+            "report_seconds": time.time() - began,
+            "total_seconds": time.time() - outcome.started_at,
+        },
+        extra={"train_key": outcome.trained.key, "model_id": outcome.trained.run.model_id},
+    )
+    provenance = collect(
+        started_at=outcome.started_at,
+        overrides=list(outcome.overrides),
+        dataset_hash=outcome.trained.spec.dataset_hash,
+        base=to_dict(outcome.trained.spec.base),
+        compute=outcome.trained.spec.compute,
+    )
+    write_report(
+        outcome.folder,
+        record,
+        config_yaml=config_yaml,
+        metrics_rows=rows,
+        samples=side_by_side(outcome.base, outcome.tuned),
+        logs=logs,
+        provenance=provenance,
+    )
+    mirror_metrics(outcome.trained.spec, outcome.trained.key, record.metrics, outcome.folder)
+    record.save(outcome.folder)
+    return record
+
+
+def metrics_of(outcome: Outcome) -> dict[str, dict[str, dict[str, Any]]]:
+    """Task -> metric -> base, tuned, difference with its interval, samples."""
+    cells: dict[str, dict[str, dict[str, Any]]] = {}
+    if outcome.tuned is None:
+        return cells
+    if outcome.base is None:
+        for task, result in outcome.tuned.results.items():
+            cells[task] = {
+                metric: {"tuned": value, "samples": result["samples_scored"]}
+                for metric, value in result["metrics"].items()
+                if metric != "stderr" and not metric.endswith("/stderr")
+            }
+        return cells
+    for row in compare_results(outcome.base, outcome.tuned):
+        cells.setdefault(row.task, {})[row.metric] = {
+            name: getattr(row, name) for name in ("base", "tuned", "difference", "low", "high", "samples")
+        }
+    return cells
+
+
+def side_by_side(base: EvalResults | None, tuned: EvalResults | None) -> dict[str, list[dict[str, Any]]]:
+    """Task -> samples with the answers and scores of both models, for the report."""
+    shown: dict[str, list[dict[str, Any]]] = {}
+    for task, result in (tuned.results if tuned else {}).items():
+        of_base = base.results.get(task, {}).get("samples", []) if base else []
+        before = {(s["id"], s.get("epoch", 1)): s for s in of_base}
+        shown[task] = [_pair(before.get((s["id"], s.get("epoch", 1))), s) for s in result["samples"]]
+    return shown
+
+
+def _pair(base: dict[str, Any] | None, tuned: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "input": tuned["input"],
+        "target": tuned["target"],
+        "base_output": base["output"] if base else None,
+        "base_score": _first_score(base) if base else None,
+        "tuned_output": tuned["output"],
+        "tuned_score": _first_score(tuned),
+    }
+
+
+def _first_score(sample: dict[str, Any]) -> float | None:
+    return next((score_value(v) for v in flat_scores(sample.get("scores") or {}).values()), None)
+
+
+def training_summary(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Losses, steps, tokens, speed, memory and device of a training, as far as its backend says."""
+    losses = [row["train/loss"] for row in rows if row.get("train/loss") is not None]
+    validation = [row["val/loss"] for row in rows if row.get("val/loss") is not None]
+    status = folder / "status.json"
+    told = json.loads(status.read_text()) if status.is_file() else {}
+    summary = {
+        "loss_first": losses[0] if losses else None,
+        "loss_last": losses[-1] if losses else None,
+        "val_loss": validation[-1] if validation else None,
+        "steps": told.get("step"),
+        **{name: told.get(name) for name in ("epochs", "tokens", "tokens_per_second", "peak_memory_bytes", "device")},
+        "resumed_from_step": told.get("resumed_from_step"),
+    }
+    return {name: value for name, value in summary.items() if value is not None}
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a ``metrics.jsonl``; none for a backend that writes none."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+
+
+def _link_training(source: Path, folder: Path) -> dict[str, Any]:
+    """Checkpoints, metrics and log of the training, in the run's folder as well."""
+    checkpoints = []
+    for epoch in sorted(source.glob("epoch_*"), key=lambda p: int(p.name.rpartition("_")[2])):
+        for file in _files(epoch):
+            _link(file, folder / epoch.name / file.relative_to(epoch))
+        checkpoints.append(epoch.name)
+    for name in COPIED:
+        if (source / name).is_file():
+            _link(source / name, folder / name)
+    return {"checkpoints": checkpoints, "training": str(source)}
+
+
+def _link_logs(outcome: Outcome) -> dict[str, str]:
+    """The .eval logs in the run's folder as well; label -> path relative to it."""
+    logs = {}
+    for model, results in (("base", outcome.base), ("tuned", outcome.tuned)):
+        for task, told in (results.metadata["tasks"] if results else {}).items():
+            relative = f"evals/{task}_{model}.eval"
+            _link(Path(told["log"]), outcome.folder / relative)
+            logs[f"{task} {model}"] = relative
+    return logs
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _link(source: Path, target: Path) -> None:
+    """``target`` as a second name of the store's read-only file, or a copy on another file system."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copy2(source, target)

@@ -1,0 +1,164 @@
+"""The main job: train, evaluate base and tuned model, compare, report; or answer from the store."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from organon.backends.base import JobState
+from organon.config.schema import RunConfig
+from organon.errors import OrganonError, StoreError
+from organon.evals.results import EvalResults
+from organon.evals.suite import TaskRef, resolve_suite, task_key
+from organon.evals.target import EvalModel
+from organon.pipeline.evaluate import evaluate_models
+from organon.pipeline.events import OnEvent, ignore
+from organon.pipeline.publish import Outcome, publish
+from organon.pipeline.resolve import output_dir
+from organon.pipeline.train import Prepared, Trained, prepare, train_prepared
+from organon.report.record import FILE_NAME, RunRecord
+from organon.store.keys import canonical, sha256_text
+from organon.store.records import Checkpoint
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has ended: its record and its folder."""
+
+    record: RunRecord
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run consists of, known before anything is spent."""
+
+    prepared: Prepared
+    tasks: list[TaskRef]
+    key: str  # of the whole run: training and evaluations
+    folder: Path
+
+
+async def run(config: RunConfig, *, overrides: Sequence[str] = (), on_event: OnEvent = ignore) -> Finished:
+    """Do what ``config`` says, as far as the store does not hold it yet.
+
+    Raises:
+        UserError: bad input, before anything is spent.
+        TrainingError, EvaluationError: what failed; ``result.json`` in the run's folder records it.
+    """
+    started = time.time()
+    plan = make_plan(config)
+    before = _finished_before(plan)
+    if before is None:
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        _record(plan, JobState.RUNNING).save(plan.folder)
+    try:
+        return await _work(config, plan, before, started, overrides, on_event)
+    except OrganonError as error:
+        _record(plan, JobState.FAILED, error=str(error)).save(plan.folder)
+        raise
+    except BaseException as error:
+        # An interrupt as well: the folder must not say "running" for ever.
+        _record(plan, JobState.CANCELLED, error=type(error).__name__).save(plan.folder)
+        raise
+
+
+def make_plan(config: RunConfig) -> Plan:
+    """Resolve suite, data and model; nothing is trained or evaluated."""
+    tasks = resolve_suite(config.eval) if config.eval.tasks else []
+    prepared = prepare(config)
+    identity = {
+        "train": prepared.key,
+        "tasks": [[task.label, task_key(prepared.key, task, config.eval)] for task in tasks],
+        "base": config.eval.base,
+    }
+    key = sha256_text(canonical(identity))
+    folder = claim_folder(output_dir(config) / "runs", prepared.spec.name, key)
+    named = replace(prepared, spec=replace(prepared.spec, name=folder.name))
+    return Plan(named, tasks, key, folder)
+
+
+def claim_folder(parent: Path, name: str, key: str) -> Path:
+    """The folder of the run ``key``: ``name``, or ``name-2`` and so on where another run has that."""
+    number = 1
+    while True:
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        if not (folder / FILE_NAME).exists():
+            return folder
+        try:
+            if RunRecord.load(folder).key == key:
+                return folder
+        except StoreError as error:
+            logger.warning("{} is no readable run record ({}); left alone", folder, error.cause)
+        number += 1
+
+
+def _finished_before(plan: Plan) -> RunRecord | None:
+    if not (plan.folder / FILE_NAME).exists():
+        return None
+    record = RunRecord.load(plan.folder)
+    complete = record.state == JobState.SUCCEEDED.value and (plan.folder / "report.html").exists()
+    return record if complete else None
+
+
+async def _work(
+    config: RunConfig,
+    plan: Plan,
+    before: RunRecord | None,
+    started: float,
+    overrides: Sequence[str],
+    on_event: OnEvent,
+) -> Finished:
+    trained = await train_prepared(plan.prepared, on_event=on_event)
+    trained_at = time.time()
+    base, tuned = await _evaluate(config, plan, trained, on_event)
+    cached = trained.run.cached and all(_from_store(results) for results in (base, tuned))
+    if cached and before is not None:
+        record = replace(before, cached=True)
+        record.save(plan.folder)
+        return Finished(record, plan.folder)
+    timings = {"train_seconds": trained_at - started, "evaluate_seconds": time.time() - trained_at}
+    outcome = Outcome(config, trained, base, tuned, plan.folder, started, tuple(overrides))
+    record = replace(_record(plan, JobState.SUCCEEDED), cached=cached, timings=timings)
+    return Finished(publish(outcome, record, on_event), plan.folder)
+
+
+async def _evaluate(
+    config: RunConfig, plan: Plan, trained: Trained, on_event: OnEvent
+) -> tuple[EvalResults | None, EvalResults | None]:
+    """Scores of the base and of the tuned model; None for what is not evaluated."""
+    if not plan.tasks:
+        return None, None
+    checkpoint = load_checkpoint(trained.folder)
+    tuned = EvalModel.of_checkpoint(checkpoint, trained.folder, trained.key)
+    models = [tuned]
+    if config.eval.base and checkpoint.base is not None and checkpoint.kind != "hosted":
+        models.insert(0, EvalModel.of_base(checkpoint.base, system_prompt=checkpoint.system_prompt))
+    results = await evaluate_models(models, config.eval, plan.prepared.store, on_event)
+    return (results[0] if len(results) == 2 else None), results[-1]
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """The checkpoint record of a run's folder in the store."""
+    import json
+
+    from organon.config.spec import from_dict
+
+    return from_dict(Checkpoint, json.loads((folder / "checkpoint.json").read_text()))
+
+
+def _from_store(results: EvalResults | None) -> bool:
+    return results is None or all(task["cached"] for task in results.metadata["tasks"].values())
+
+
+def _record(plan: Plan, state: JobState, **known: Any) -> RunRecord:
+    spec = plan.prepared.spec
+    return dataclasses.replace(
+        RunRecord(plan.key, plan.folder.name, state.value, dataset_hash=spec.dataset_hash), **known
+    )

@@ -1,0 +1,47 @@
+"""Imports: light modules stay light, every module imports alone (MO-06, DL-42), and the direction holds (MO-59)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[2] / "src"
+HEAVY = {"torch", "transformers", "peft", "lightning", "bitsandbytes", "inspect_ai", "wandb", "pandas", "matplotlib"}
+MAY_BE_HEAVY = ("organon.backends.lightning.", "organon.models.load", "organon.models.chat", "organon.evals.provider")
+TASK_FILES = "_task"  # Inspect tasks import inspect_ai, as any task file does
+
+
+def all_modules() -> list[str]:
+    files = sorted((SRC / "organon").rglob("*.py"))
+    names = [".".join(f.relative_to(SRC).with_suffix("").parts) for f in files]
+    return [n.removesuffix(".__init__") for n in names if not n.endswith("__main__")]
+
+
+def light_modules() -> list[str]:
+    light = [n for n in all_modules() if not n.startswith(MAY_BE_HEAVY) and not n.endswith(TASK_FILES)]
+    return [*light, "organon.backends.lightning.backend"]
+
+
+def heavy_after(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(' '.join(sorted({HEAVY!r} & set(sys.modules))))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_no_light_module_imports_anything_heavy() -> None:
+    assert heavy_after("; ".join(f"import {name}" for name in light_modules())) == set()
+
+
+def test_public_names_are_light() -> None:
+    assert heavy_after("import organon; organon.Dataset; organon.train; organon.evaluate; organon.TrainingRun") == set()
+
+
+@pytest.mark.parametrize(
+    "package", ["config", "store", "data", "backends", "evals", "zoo", "report", "pipeline", "api"]
+)
+def test_each_package_imports_alone(package: str) -> None:
+    heavy_after(f"import organon.{package}")
