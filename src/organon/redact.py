@@ -49,7 +49,7 @@ _IN_CONTEXT = [
 # wandb's old keys look like git commits: 40 hex digits. What the words before it call a commit stays.
 _HEX40 = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{40}(?![0-9A-Za-z])")
 _BEFORE_COMMIT = re.compile(
-    r"(?:(?:commit|revision|sha1?|rev|digest|snapshots|blobs|tree)[\"'\s:=/@-]{1,4}|/[\w.-]{1,80}@)\Z", re.IGNORECASE
+    r"(?:(?:commit|revision|sha1?|rev|digest|snapshots|blobs|tree)[\"'\s:=/@-]{1,4}|[\w.-]@)\Z", re.IGNORECASE
 )
 _LINE_WRAP = r"(?:\\?\r?\n[ \t]*)?"
 
@@ -75,6 +75,11 @@ def redact(text: str, environ: Mapping[str, str] | None = None) -> str:
 def _keep_commit(match: re.Match[str]) -> str:
     before = match.string[max(0, match.start() - 90) : match.start()]
     return match[0] if _BEFORE_COMMIT.search(before) else REDACTED
+
+
+def holds_secret(text: str, environ: Mapping[str, str] | None = None) -> bool:
+    """Whether the exact value of a secret environment variable is in ``text``, in any encoding."""
+    return any(form in text for form in _forms_of(_secret_values(os.environ if environ is None else environ)))
 
 
 def redact_tree(value: Any, environ: Mapping[str, str] | None = None) -> Any:

@@ -127,6 +127,7 @@ def test_the_context_of_a_secret_stays_readable(text: str, clean: str) -> None:
         "optim.learning_rate=2e-4 eval.generation.max_tokens=64 tokens_per_second: 12345.678",
         "model.revision=0123456789abcdef0123456789abcdef01234567",
         "hub: meta-llama/Llama-3.2-1B@0123456789abcdef0123456789abcdef01234567",
+        "digest: gpt2@0123456789abcdef0123456789abcdef01234567",
         "Subproject commit 0123456789abcdef0123456789abcdef01234567",
         "key sha256 " + "ab" * 32,
         "+    client = OpenAI(api_key=settings.openai_key)",

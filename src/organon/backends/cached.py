@@ -1,6 +1,6 @@
 """The cache around a backend: one job per key, its result published to the store exactly once.
 
-Each key has a staging folder in the store. ``job.json`` in it is written before the backend is asked
+Each key has a staging folder in the store. ``submission.json`` in it is written before the backend is asked
 (an intent) and again with the job's id, so that a process that dies leaves enough to find the job.
 Staging is only written under the key's lock: a write during publication would break its checksums.
 """

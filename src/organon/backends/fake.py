@@ -13,8 +13,8 @@ from typing import Any
 from organon.backends.base import JobState, JobStatus
 from organon.config.spec import TrainSpec
 from organon.errors import TrainingError
-from organon.store.records import Checkpoint
 from organon.store.files import write_atomic
+from organon.store.records import Checkpoint
 
 RECORD = "fake_job.json"  # in the job's workdir: what the vendor's database would hold
 TOTAL_STEPS = 10

@@ -1,4 +1,4 @@
-"""What is known of the work on a key: ``job.json`` in its staging folder, and the records beside it."""
+"""What is known of the work on a key: ``submission.json`` in its staging folder, and the records beside it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from organon.config.spec import TrainSpec, to_dict
 from organon.store.files import write_atomic
 from organon.store.store import Entry
 
-JOB, RUN, CHECKPOINT, SPEC, CONFIG = "job.json", "training_run.json", "checkpoint.json", "spec.json", "config.json"
+SUBMISSION, RUN, CHECKPOINT, SPEC, CONFIG = (
+    "submission.json",
+    "training_run.json",
+    "checkpoint.json",
+    "spec.json",
+    "config.json",
+)
 
 
 @dataclass(frozen=True)
@@ -43,13 +49,13 @@ class Job:
     def read(cls, workdir: Path) -> Job | None:
         """The job recorded in ``workdir``; None if there is none."""
         try:
-            return cls(**json.loads((workdir / JOB).read_text(encoding="utf-8")))
+            return cls(**json.loads((workdir / SUBMISSION).read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
 
     def write(self, workdir: Path) -> None:
         """Record the job in ``workdir``."""
-        write_json(workdir / JOB, asdict(self))
+        write_json(workdir / SUBMISSION, asdict(self))
 
     def write_run(self, workdir: Path, status: JobStatus) -> None:
         """Record the job's ``TrainingRun`` in ``workdir``, as it stands with ``status``."""

@@ -24,8 +24,14 @@ class Invocation:
     point: int = 0  # number of the point in the sweep
 
 
-def run_verb(verb: str, arguments: Sequence[str], function: Callable[[Any, Invocation], None]) -> int:
-    """Compose the primary config ``verb`` from ``arguments`` and call ``function`` once per point."""
+def run_verb(
+    verb: str, arguments: Sequence[str], function: Callable[[Any, Invocation], None], *, program: str | None = None
+) -> int:
+    """Compose the primary config ``verb`` from ``arguments`` and call ``function`` once per point.
+
+    In a sweep a point that fails is reported at once and the others go on; the first failure is raised
+    at the end, so that the exit code says so.
+    """
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -34,6 +40,7 @@ def run_verb(verb: str, arguments: Sequence[str], function: Callable[[Any, Invoc
     register()
     kind = VERB_SCHEMAS[verb]
     arguments, json_output = _take_flags(arguments)
+    failures: list[OrganonError] = []
 
     def task(config: DictConfig) -> None:
         settings = HydraConfig.get()
@@ -44,11 +51,17 @@ def run_verb(verb: str, arguments: Sequence[str], function: Callable[[Any, Invoc
             sweep="-".join(Path(settings.sweep.dir).parts[-2:]) if sweeping else None,
             point=int(settings.job.num) if sweeping else 0,
         )
-        function(to_checked(config, kind), invocation)
+        try:
+            function(to_checked(config, kind), invocation)
+        except OrganonError as error:
+            # Hydra would print words of its own about an exception that leaves the task.
+            failures.append(error)
+            if sweeping:
+                sys.stderr.write(f"point {invocation.point} ({' '.join(invocation.overrides)}) failed\n")
 
     # With it Hydra raises instead of printing its own words and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = [f"organon {verb}", *arguments]
+    sys.argv = [program or f"organon {verb}", *arguments]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(task)()
     except OrganonError:
@@ -59,6 +72,8 @@ def run_verb(verb: str, arguments: Sequence[str], function: Callable[[Any, Invoc
         if _is_configuration(error):
             raise translate(error, kind) from error
         raise
+    if failures:
+        raise failures[0]
     return 0
 
 

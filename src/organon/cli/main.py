@@ -56,6 +56,9 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments[0] in ("-V", "--version", "version"):
         sys.stdout.write(f"organon {version()}\n")
         return 0
+    if "-sc" in arguments[:2] or "--shell-completion" in arguments[:2]:
+        completion = importlib.import_module("organon.cli.completion")
+        return int(completion.main([a for a in arguments if a not in VERBS], list(VERBS)))
     verb, rest = arguments[0], arguments[1:]
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS, fix="organon --help")

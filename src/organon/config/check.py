@@ -12,6 +12,7 @@ from typing import Any
 from organon.config.instantiate import check_target
 from organon.config.schema import AdapterConfig, ModelConfig, RunConfig, TrainerConfig
 from organon.errors import ConfigError, nearest
+from organon.redact import holds_secret
 
 BACKEND_TARGETS = ("organon.backends.lightning.backend.LightningBackend", "organon.backends.fake.FakeBackend")
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
@@ -40,6 +41,8 @@ def check_values(config: Any, prefix: str = "") -> None:
             for i, item in enumerate(value):
                 if dataclasses.is_dataclass(item):
                     check_values(item, f"{where}[{i}].")
+                else:
+                    _refuse_odd_text(item, f"{where}[{i}]")
         elif value is not None:
             _check_value(value, where, dict(field.metadata))
             _refuse_odd_text(value, where)
@@ -71,6 +74,12 @@ def _range(rule: dict[str, Any]) -> str:
 
 
 def _refuse_odd_text(value: Any, where: str) -> None:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _refuse_odd_text(item, f"{where}.{name}")
+    if isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            _refuse_odd_text(item, f"{where}[{i}]")
     if value in ("True", "False") and isinstance(value, str):
         raise ConfigError(
             f"the boolean {value}, expected text (YAML reads NO, off, yes as booleans)",
@@ -78,7 +87,7 @@ def _refuse_odd_text(value: Any, where: str) -> None:
             where=where,
             fix="put the value in quotes",
         )
-    if isinstance(value, str) and _SECRET.match(value):
+    if isinstance(value, str) and (_SECRET.match(value) or holds_secret(value)):
         raise ConfigError(
             "looks like a secret; keys never belong into a config, it is written to the run folder",
             code="CFG-063",

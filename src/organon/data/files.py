@@ -68,13 +68,7 @@ class SourceFile:
         self.path = Path(path)
         _check_regular(self.path)
         self._before = self.path.stat()
-        if self._before.st_size > max_bytes:
-            raise DataError(
-                f"the file is {size_text(self._before.st_size)}, limit {size_text(max_bytes)}",
-                code="DATA-012",
-                where=place(path),
-                fix="split it, or train on a sample of it",
-            )
+        self.check_size(max_bytes, "split it, or train on a sample of it")
         self._digest = hashlib.sha256()
         self._read = 0
         self._file: BinaryIO | None = None
@@ -98,6 +92,13 @@ class SourceFile:
     ) -> None:
         if self._file is not None:
             self._file.close()
+
+    def check_size(self, max_bytes: int, fix: str) -> None:
+        """Raise DATA-012 if the file is larger."""
+        size = self._before.st_size
+        if size > max_bytes:
+            cause = f"the file is {size_text(size)}, limit {size_text(max_bytes)}"
+            raise DataError(cause, code="DATA-012", where=place(self.path), fix=fix)
 
     @property
     def sha256(self) -> str:

@@ -107,13 +107,13 @@ def read_rows(
     return RowReader(reader.rows(limit, max_skipped_fraction), reader.report)
 
 
-def document_splits(source: str | os.PathLike[str], *, max_file_bytes: int = MAX_DOCUMENT_BYTES) -> list[str]:
+def document_splits(source: str | os.PathLike[str]) -> list[str]:
     """Names of the splits of an ``instruct`` document; none for JSON Lines.
 
     Raises:
         DataError: as ``read_rows``.
     """
-    file = SourceFile(source, max_bytes=max_file_bytes)
+    file = SourceFile(source)
     if not _is_document(file.path, "train", MAX_LINE_BYTES):
         return []
     with file:
@@ -217,6 +217,7 @@ class _Reader:
     def document(self) -> Any:
         """The parsed JSON document."""
         path = self.file.path
+        self.file.check_size(MAX_DOCUMENT_BYTES, "write JSON Lines, which are read row by row")
         data = self.file.whole()
         if data.startswith(_BOM):
             data = self._without_bom(data)

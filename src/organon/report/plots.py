@@ -199,7 +199,7 @@ def _saved(figure: Figure, path: Path, *, name: str, title: str) -> str:
         figure.savefig(path, dpi=PNG_DPI, format="png", facecolor="white")
         legend.set_title("")
         # Text as text, for the page's font and for readers; the salt makes equal figures equal bytes.
-        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": None}):
+        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
             figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _for_page(buffer.getvalue(), name, title)
 

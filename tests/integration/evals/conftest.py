@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +111,137 @@ def echo() -> Echo:
 @pytest.fixture
 def make_echo() -> type[Echo]:
     return Echo
+
+
+TEMPLATE = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+SPECIAL = ("<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
+CONTEXT = 160  # tokens
+PROMPTS = ("a", "Say the word: banana", "1 + 2 =", "x" * 40, "héllo wörld", "q?", "The quick brown fox jumps", "zz top")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of two layers with a byte-level tokenizer, in Hugging Face format, float32."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL, *alphabet])}
+    raw = Tokenizer(models.BPE(vocabulary, []))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    raw.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, eos_token="<|end|>", additional_special_tokens=list(SPECIAL[1:]), chat_template=TEMPLATE
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=CONTEXT, bos_token_id=None, eos_token_id=0, initializer_range=0.3,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    # Second end token: one that greedy answers reach after some tokens, so that rows of a batch end apart.
+    model.generation_config.eos_token_id = [0, common_token(model, tokenizer)]
+    model.save_pretrained(folder)
+    return folder
+
+
+def common_token(model: Any, tokenizer: Any) -> int:
+    from collections import Counter
+
+    import torch
+
+    seen: Counter[int] = Counter()
+    for text in PROMPTS:
+        ids = tokenizer(f"<|user|>{text}<|end|><|assistant|>", return_tensors="pt", add_special_tokens=False)
+        with torch.inference_mode():
+            out = model.generate(**ids, max_new_tokens=16, do_sample=False)[0, ids["input_ids"].shape[1] :].tolist()
+        seen.update(set(out[3:]) - set(out[:3]))
+    return seen.most_common(1)[0][0]
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tiny_folder: Path) -> Any:
+    from organon.config.spec import BaseModel
+    from organon.models.folder import folder_digest
+
+    return BaseModel(name="tiny", digest=folder_digest(tiny_folder), folder=str(tiny_folder))
+
+
+@pytest.fixture(scope="session")
+def make_adapter(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """``make_adapter(seed)``: the folder of an untrained but not empty LoRA adapter."""
+
+    def make(seed: int, folder: Path | None = None) -> Path:
+        import torch
+        from peft import LoraConfig, get_peft_model
+        from transformers import AutoModelForCausalLM
+
+        from organon.models.load import quiet
+
+        folder = folder or tmp_path_factory.mktemp(f"adapter{seed}")
+        torch.manual_seed(seed)
+        config = LoraConfig(r=4, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+        with quiet():
+            get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_folder), config).save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def adapter(make_adapter: Any) -> Path:
+    return make_adapter(1)
+
+
+@pytest.fixture
+def released() -> Any:
+    """No base model is loaded before or after the test."""
+    from organon.evals.generation import release
+
+    release()
+    yield
+    release()
+
+
+def plain_generate(folder: Path, adapter: Path | None, text: str, max_new_tokens: int = 16) -> str:
+    """Greedy text of one prompt by transformers and peft alone."""
+    import torch
+
+    model, tokenizer = plain_model(folder, adapter)
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": text}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    with torch.inference_mode():
+        out = model.generate(**ids, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=0)
+    return tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+@functools.cache
+def plain_model(folder: Path, adapter: Path | None) -> tuple[Any, Any]:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from organon.models.load import quiet
+
+    with quiet():
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        model = model if adapter is None else PeftModel.from_pretrained(model, adapter)
+        return model, AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture
+def plain(tiny_folder: Path) -> Any:
+    """``plain(adapter, text, max_new_tokens)``: what transformers and peft say."""
+    return lambda adapter, text, n=16: plain_generate(tiny_folder, adapter, text, n)
+
+
+@pytest.fixture
+def prompts() -> tuple[str, ...]:
+    return PROMPTS

@@ -23,7 +23,15 @@ from organon.errors import TrainingError
 from organon.store.records import Checkpoint
 from organon.store.store import Store
 
-RUN_FILES = ("spec.json", "config.json", "training_run.json", "checkpoint.json", "metrics.jsonl", "status.json", "logs.txt")
+RUN_FILES = (
+    "spec.json",
+    "config.json",
+    "training_run.json",
+    "checkpoint.json",
+    "metrics.jsonl",
+    "status.json",
+    "logs.txt",
+)
 
 
 @dataclass
@@ -210,14 +218,15 @@ class BackendContract:
         backend = case.make()
         cached = CachedBackend(backend, store)
         key = await cached.submit(case.spec)
-        job = json.loads((store.staging("runs", key) / "job.json").read_text())
+        job = json.loads((store.staging("runs", key) / "submission.json").read_text())
         await drain(backend, job["job_id"])
         assert not store.place("runs", key).exists()
 
         other = case.make()
         submits = count_submits(other)
         run = await CachedBackend(other, store).submit_run(case.spec)
-        assert (submits, run.job_id, run.state) == ([], job["job_id"], JobState.SUCCEEDED)
+        assert await run.wait()
+        assert (submits, run.job_id) == ([], job["job_id"])
         assert store.find("runs", key) is not None
 
     async def test_the_wrapper_leaves_the_backend_as_it_is(self, case: Case, store: Store) -> None:

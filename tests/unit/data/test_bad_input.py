@@ -74,6 +74,10 @@ LINES: list[tuple[str, str | bytes, str, str, str, str]] = [
      "a system message after the first", "start of the row"),
     ("two users", messages(("user", "a"), ("user", "b")), "DATA-016", ":2 field messages[1].role",
      "two user messages in a row", "join"),
+    ("two assistants", messages(("user", "a"), ("assistant", "b"), ("assistant", "c")), "DATA-016",
+     ":2 field messages[2].role", "two assistant messages in a row", "join"),
+    ("tool after user", messages(("user", "a"), ("tool", "b")), "DATA-016", ":2 field messages[1].role",
+     "`tool` after the user's; expected assistant", "order"),
     ("assistant first", messages(("assistant", "a")), "DATA-016", ":2 field messages[0].role",
      "`assistant` as the first message; expected system or user", "order"),
     ("no assistant", messages(("system", "a"), ("user", "b")), "DATA-016", ":2 field messages[1].role",
@@ -181,6 +185,17 @@ def test_file_over_the_limit(write: Callable[..., Path]) -> None:
     with pytest.raises(DataError, match=r"file is 10\.0 GiB, limit 4\.0 GiB") as caught:
         read_rows(path)
     assert caught.value.code == "DATA-012"
+
+
+def test_document_over_its_limit(write: Callable[..., Path]) -> None:
+    """Case 12: a JSON document is held whole, so it is refused far below the limit of JSON Lines."""
+    path = write("{\n", "a.json")
+    with path.open("r+b") as file:
+        file.truncate(300 * 2**20)
+    with pytest.raises(DataError, match=r"file is 300\.0 MiB, limit 256\.0 MiB") as caught:
+        read_all(path, "instruct")
+    assert caught.value.code == "DATA-012"
+    assert "JSON Lines" in caught.value.fix
 
 
 @pytest.mark.parametrize("magic", [b"\x1f\x8b\x08", b"PK\x03\x04", b"BZh9", b"\xfd7zXZ\0"])

@@ -138,6 +138,19 @@ def test_file_that_grows_while_it_is_read(write: Callable[..., Path], good_line:
     assert caught.value.code == "DATA-028"
 
 
+def test_a_file_that_never_ends(write: Callable[..., Path], good_line: str) -> None:
+    path = write(f"{good_line}\n" * 3)
+
+    def follow() -> None:
+        for number, _ in enumerate(read_rows(path)):
+            assert number < 100
+            with path.open("a") as file:
+                file.write(f"{good_line}\n" * 2)
+
+    with pytest.raises(DataError, match="changed while reading"):
+        follow()
+
+
 def test_file_replaced_while_it_is_read(write: Callable[..., Path], good_line: str) -> None:
     path = write(f"{good_line}\n" * 3)
     reader = read_rows(path)

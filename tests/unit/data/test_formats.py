@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from organon.data import ReadReport, read_rows
+from organon.data.formats import document_splits
 from organon.errors import ConfigError, DataError, NotFoundError
 
 PAIR = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "A"}]
@@ -95,6 +96,17 @@ def test_a_bare_list_is_the_train_split(write: Callable[..., Path]) -> None:
     assert contents(path) == [["a", "A"]]
     with pytest.raises(DataError, match="split `test` is missing"):
         contents(path, split="test")
+
+
+def test_names_of_splits(write: Callable[..., Path]) -> None:
+    """CK-27: which splits a document has, before one is chosen."""
+    document = {"metadata": {}, "train": [], "validation": [{"input": "a", "output": "A"}]}
+    assert document_splits(write(json.dumps(document, indent=1), "a.json")) == ["train", "validation"]
+    assert document_splits(write('{"input": "a", "output": "A"}\n' * 2, "a.json")) == []
+    assert document_splits(write('[{"input": "a", "output": "A"}]', "a.json")) == ["train"]
+    with pytest.raises(DataError) as caught:
+        document_splits(write('{\n "train": [', "a.json"))
+    assert (caught.value.code, caught.value.where) == ("DATA-001", "a.json:2:12")
 
 
 def test_missing_split(write: Callable[..., Path]) -> None:

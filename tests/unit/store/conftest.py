@@ -56,7 +56,9 @@ def warnings_in(log: list[dict[str, Any]]) -> Callable[[], list[str]]:
 def python() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run Python code in a process of its own, where it may fork, kill itself, or change its limits."""
 
-    def run(code: str, *arguments: str, prefix: tuple[str, ...] = (), **options: Any) -> subprocess.CompletedProcess[str]:
+    def run(
+        code: str, *arguments: str, prefix: tuple[str, ...] = (), **options: Any
+    ) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(SOURCE), "LOGURU_LEVEL": "WARNING"}
         command = [*prefix, sys.executable, "-c", code, *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, **options)

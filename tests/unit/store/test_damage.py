@@ -183,9 +183,7 @@ def test_damage_to_a_dataset_is_found(store: Store, log: Any, way: Callable[...,
     assert store.dataset_path(digest) == path
 
 
-def test_a_damaged_dataset_is_replaced_by_putting_it_again(
-    store: Store, warnings_in: Callable[[], list[str]]
-) -> None:
+def test_a_damaged_dataset_is_replaced_by_putting_it_again(store: Store, warnings_in: Callable[[], list[str]]) -> None:
     digest, path = store.put_dataset([{"a": 1}])
     _overwrite(path, b"junk")
     assert store.put_dataset([{"a": 1}]) == (digest, path)

@@ -80,7 +80,9 @@ def test_a_lost_or_damaged_index_is_rebuilt_with_one_notice(
     notices = [record["message"] for record in log if "CACHE-079" in record["message"]]
     assert len(notices) == 1
     assert "rebuilt from 5 manifests" in notices[0]
-    assert {row.path: (row.kind, row.ident, row.bytes, row.files, row.labels) for row in again.index.entries()} == before
+    assert {
+        row.path: (row.kind, row.ident, row.bytes, row.files, row.labels) for row in again.index.entries()
+    } == before
     assert again.link("model_ids", KEY) == "ft:1"
     assert [row.error for row in again.failures("runs", "0" * 64)] == ["boom"]
     assert again.index.check() == []

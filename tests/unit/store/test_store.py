@@ -62,7 +62,12 @@ def test_reading_makes_nothing(store: Store) -> None:
 
 def test_published_entry_is_found_with_its_content(store: Store, publish: Callable[..., Any]) -> None:
     """MO-51..53: runs/{key}/ holds what the run wrote."""
-    files = {"config.json": '{"a": 1}', "training_run.json": "{}", "logs.txt": "line\n", "epoch_0/adapter.bin": b"\0" * 999}
+    files = {
+        "config.json": '{"a": 1}',
+        "training_run.json": "{}",
+        "logs.txt": "line\n",
+        "epoch_0/adapter.bin": b"\0" * 999,
+    }
     made = publish("runs", KEY, files, labels={"model": "tiny", "name": "brave-otter"})
     found = store.find("runs", KEY)
     assert found == made
@@ -121,7 +126,22 @@ def test_unfinished_temporary_files_are_not_published(store: Store) -> None:
     assert set(store.publish("runs", KEY, folder).manifest["files"]) == {"a"}
 
 
-IDS = ["organon/ab", "organon:ab", "organon%2Fab", "a.b", "..", ".", "../../etc", "A", "a", "é", "x" * 500, "x" * 501, "+", " "]
+IDS = [
+    "organon/ab",
+    "organon:ab",
+    "organon%2Fab",
+    "a.b",
+    "..",
+    ".",
+    "../../etc",
+    "A",
+    "a",
+    "é",
+    "x" * 500,
+    "x" * 501,
+    "+",
+    " ",
+]
 
 
 def test_no_two_ids_share_a_folder_and_none_leaves_the_store(store: Store, publish: Callable[..., Any]) -> None:

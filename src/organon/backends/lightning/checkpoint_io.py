@@ -45,6 +45,11 @@ class TrainState:
     metrics: dict[str, float] = field(default_factory=dict)  # latest value of each
     pending: dict[str, Any] | None = None
 
+    @property
+    def logged_step(self) -> int:
+        """The last step whose log line counts as written."""
+        return self.step if self.pending is None else self.step - 1
+
 
 class Checkpoints:
     """The checkpoints of one job; the newest ``keep`` are kept."""

@@ -1,0 +1,293 @@
+"""The ``lightning`` backend: starts, watches and stops worker processes. No torch in this process.
+
+A worker is a session of its own and holds its workdir's lock as long as it lives, so it outlives its
+caller, and whoever asks for the same key later attaches to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from organon.backends.base import JobState, JobStatus
+from organon.backends.lightning import workdir as names
+from organon.backends.lightning.compute import compute_of, versions
+from organon.backends.lightning.workdir import Workdir
+from organon.config.spec import TrainSpec, from_dict, identity, to_dict
+from organon.errors import ConfigError, TrainingError
+from organon.models.folder import ensure_available
+from organon.store.records import Checkpoint
+
+WORKER = "organon.backends.lightning.worker"
+PUBLISHED = (names.METRICS, names.METRICS_CSV, names.STATUS, names.LOG, names.SPEC)
+
+# A worker gets these variables and no others, so that a key of another service never reaches it.
+_ENVIRONMENT = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TZ|TMPDIR|TERM|VIRTUAL_ENV|LD_LIBRARY_PATH|XDG_\w+"
+    r"|PYTHON\w*|ORGANON_\w+|COVERAGE_\w+|NETRC|(SSL_CERT|REQUESTS_CA|CURL_CA)_\w+"
+    r"|(OMP|MKL|KMP|OPENBLAS|NUMEXPR|GOMP|CUDA|NVIDIA|NCCL|CUBLAS|TORCH|PYTORCH|TRITON|BNB|HF|HUGGINGFACE|TRANSFORMERS"
+    r"|TOKENIZERS|WANDB|SLURM|PMI\w*)_\w+",
+    re.IGNORECASE,
+)
+_PROXY = re.compile(r"(http|https|no|all)_proxy", re.IGNORECASE)
+_SECRET = re.compile(r"KEY|TOKEN$|JWT|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
+
+
+@dataclass
+class _Job:
+    workdir: Workdir
+    key: str
+    process: subprocess.Popen[bytes] | None = None  # None: another process started it
+
+
+class LightningBackend:
+    """Trains on this machine's GPU or CPU, in a worker process of its own."""
+
+    name = "lightning"
+    local = True
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, _Job] = {}
+
+    def complete(self, spec: TrainSpec) -> TrainSpec:
+        """The spec with device, threads, precision and versions of this machine.
+
+        Raises:
+            ConfigError: CFG-058 or CFG-060, what cannot be trained here.
+        """
+        check_spec(spec)
+        return dataclasses.replace(spec, compute=compute_of(spec.trainer), versions=versions())
+
+    def identity(self, spec: TrainSpec) -> dict[str, Any]:
+        """All fields of the spec that decide the adapter's bytes."""
+        found: dict[str, Any] = identity(spec)
+        return found
+
+    async def submit(self, spec: TrainSpec, key: str, workdir: Path) -> str:
+        """Start a worker in ``workdir``, or attach to the living or finished one; the job's id.
+
+        A worker goes on from the checkpoints that an earlier one left.
+
+        Raises:
+            ConfigError: what cannot be trained here.
+            UserError: the base model can neither be found nor fetched.
+        """
+        check_spec(spec)
+        job_id, place = _job_id(key), Workdir(workdir.absolute())
+        running = self._jobs.get(job_id)
+        if running is not None and running.process is not None and running.process.poll() is None:
+            return job_id
+        job = _Job(place, key)
+        if not _has_succeeded(place):
+            await asyncio.to_thread(ensure_available, spec.base)
+            place.path.mkdir(parents=True, exist_ok=True)
+            lock = await asyncio.to_thread(place.lock)
+            if lock is None:
+                logger.info("attaching to worker {}, which trains {}", place.holder() or "", key[:12])
+            else:
+                try:
+                    job.process = _start(spec, key, job_id, place, lock)
+                finally:
+                    os.close(lock)  # the worker has it now
+        self._jobs[job_id] = job
+        return job_id
+
+    def attach(self, job_id: str, workdir: Path) -> None:
+        """Take up a job that another process started in ``workdir``. Raises KeyError where none is recorded."""
+        if job_id in self._jobs:
+            return
+        place = Workdir(workdir.absolute())
+        recorded = place.read(names.JOB)
+        if recorded is None or recorded.get("job_id") != job_id:
+            raise KeyError(job_id)
+        self._jobs[job_id] = _Job(place, str(recorded["key"]))
+
+    async def poll(self, job_id: str) -> JobStatus:
+        """What the worker says of itself; FAILED with its log's end if it died without a word."""
+        job = self._jobs[job_id]
+        alive = _is_alive(job)  # before the status is read: a worker that ends in between has written its last
+        found = job.workdir.read(names.STATUS)
+        if found is None:
+            found = {"state": "running", "phase": "starting"}
+        state, error = JobState(found["state"]), found.get("error")
+        if not state.is_final and not alive:
+            state, error = JobState.FAILED, _obituary(job)
+        return JobStatus(
+            state=state,
+            vendor_status=state.value,
+            model_id=_model_id(job.key) if state is JobState.SUCCEEDED else None,
+            step=int(found.get("step") or 0),
+            total_steps=found.get("total_steps"),
+            metrics=dict(found.get("metrics") or {}),
+            error=error,
+            started_at=found.get("started_at"),
+            extra={k: v for k, v in found.items() if k not in _STATUS_FIELDS},
+        )
+
+    async def cancel(self, job_id: str) -> None:
+        """Ask the worker to write a checkpoint and end; asking again ends it at once."""
+        job = self._jobs[job_id]
+        pid = job.process.pid if job.process and job.process.poll() is None else job.workdir.holder()
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+    async def fetch(self, job_id: str, dest: Path) -> Checkpoint:
+        """The last epoch's adapter; all ``epoch_N/``, metrics, status and log are in ``dest``.
+
+        Where ``dest`` is the workdir itself, what only served to resume is removed from it.
+
+        Raises:
+            TrainingError: the job has not succeeded.
+        """
+        job = self._jobs[job_id]
+        status = await self.poll(job_id)
+        epochs = job.workdir.epochs()
+        if status.state is not JobState.SUCCEEDED or not epochs:
+            raise TrainingError(
+                f"job {job_id} has no checkpoint: it is {status.state}", fix="wait until it has succeeded"
+            )
+        spec = from_dict(TrainSpec, job.workdir.read(names.SPEC) or {})
+        await asyncio.to_thread(_deliver, job.workdir, dest)
+        return Checkpoint(
+            kind="full" if spec.adapter.kind == "full" else "adapter",
+            model_id=_model_id(job.key),
+            folder=epochs[-1].name,
+            base=spec.base,
+            system_prompt=spec.dataset.system_prompt,
+            metadata={"job_id": job_id, "backend": self.name, "steps": status.step, "epochs": len(epochs)},
+        )
+
+
+_STATUS_FIELDS = {"state", "step", "total_steps", "metrics", "error", "started_at"}
+
+
+def check_spec(spec: TrainSpec) -> None:
+    """Refuse what this backend cannot train. Raises ConfigError CFG-058."""
+    trainer = spec.trainer
+    if trainer.global_batch_size % trainer.micro_batch_size:
+        raise ConfigError(
+            f"{trainer.micro_batch_size} does not divide trainer.global_batch_size={trainer.global_batch_size}",
+            code="CFG-058",
+            where="trainer.micro_batch_size",
+            fix=f"trainer.micro_batch_size={_divisor(trainer.global_batch_size, trainer.micro_batch_size)}",
+        )
+    if spec.base.dtype == "float16":
+        raise ConfigError(
+            "float16 is for evaluation: its range is too small for gradients",
+            code="CFG-058",
+            where="model.dtype",
+            fix="model.dtype=bfloat16, or float32",
+        )
+    if spec.adapter.kind == "qlora" and spec.base.quantization == "none":
+        raise ConfigError(
+            "kind=qlora trains on a quantised base, and adapter.quantization is none",
+            code="CFG-058",
+            where="adapter",
+            fix="adapter=lora, or adapter.quantization=nf4",
+        )
+    given = sorted({**spec.hyperparameters, **spec.extra})
+    if given:
+        raise ConfigError(
+            f"{', '.join(given)}: arguments of a hosted service; training on this machine does not know them",
+            code="CFG-058",
+            where="backend lightning",
+            fix="set trainer.epochs, optim.learning_rate, trainer.global_batch_size ... instead",
+        )
+
+
+def child_environment(environ: Mapping[str, str], *, wandb: bool, hub: bool) -> dict[str, str]:
+    """The variables that a worker gets. Of secrets only wandb's key, and the hub's token for a hub model."""
+    secrets = {"WANDB_API_KEY": wandb, "HF_TOKEN": hub, "HUGGING_FACE_HUB_TOKEN": hub}
+
+    def wanted(name: str) -> bool:
+        if name in secrets or _PROXY.fullmatch(name):  # a proxy's address may hold its password
+            return secrets.get(name, wandb or hub)
+        return bool(_ENVIRONMENT.fullmatch(name)) and not _SECRET.search(name)
+
+    child = {name: value for name, value in environ.items() if wanted(name)}
+    if "PYTHONPATH" in child:  # the worker runs in another folder
+        child["PYTHONPATH"] = os.pathsep.join(os.path.abspath(p) for p in child["PYTHONPATH"].split(os.pathsep) if p)  # noqa: PTH100
+    return child
+
+
+def _start(spec: TrainSpec, key: str, job_id: str, place: Workdir, lock: int) -> subprocess.Popen[bytes]:
+    place.write(names.SPEC, to_dict(spec))
+    place.write(names.JOB, {"job_id": job_id, "key": key})
+    (place.path / names.STATUS).unlink(missing_ok=True)
+    environment = child_environment(os.environ, wandb=spec.logger.wandb, hub=spec.base.hub_id is not None)
+    environment.setdefault("TOKENIZERS_PARALLELISM", "false")
+    threads = spec.compute.get("threads")
+    if threads:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    with (place.path / names.LOG).open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", WORKER, str(place.path), str(lock)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=place.path,
+            env=environment,
+            pass_fds=[lock],
+            start_new_session=True,
+        )
+
+
+def _job_id(key: str) -> str:
+    return f"lightning-{key[:16]}"
+
+
+def _model_id(key: str) -> str:
+    return f"organon/{key}"
+
+
+def _is_alive(job: _Job) -> bool:
+    if job.process is not None and job.process.poll() is None:
+        return True
+    return job.workdir.is_locked()
+
+
+def _has_succeeded(place: Workdir) -> bool:
+    status = place.read(names.STATUS)
+    return status is not None and status["state"] == JobState.SUCCEEDED and bool(place.epochs()) and not place.is_locked()
+
+
+def _obituary(job: _Job) -> str:
+    code = job.process.returncode if job.process else None
+    how = "died"
+    if code is not None and code < 0:
+        how = f"died (signal {-code}, {signal.Signals(-code).name})"
+        how += "; the system may have been out of memory" if code == -signal.SIGKILL else ""
+    elif code is not None:
+        how = f"ended with exit code {code} before it had finished"
+    tail = job.workdir.log_tail()
+    return f"worker {how}" + (f". Its log ({job.workdir.path / names.LOG}) ends:\n{tail}" if tail else "")
+
+
+def _deliver(place: Workdir, dest: Path) -> None:
+    if dest.resolve() == place.path.resolve():
+        shutil.rmtree(place.path / names.CHECKPOINTS, ignore_errors=True)
+        (place.path / names.LOCK).unlink(missing_ok=True)
+        return
+    for folder in place.epochs():
+        shutil.copytree(folder, dest / folder.name, dirs_exist_ok=True)
+    for name in PUBLISHED:
+        if (place.path / name).exists():
+            shutil.copy2(place.path / name, dest / name)
+
+
+def _divisor(number: int, most: int) -> int:
+    return next(d for d in range(min(number, most), 0, -1) if number % d == 0)

@@ -1,0 +1,342 @@
+"""The provider ``organon``: the same text as transformers and peft, in batches, base and tuned on one base."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import pytest
+from inspect_ai.log import read_eval_log
+from inspect_ai.model import ChatMessageSystem, ChatMessageUser, ContentImage, GenerateConfig, get_model
+from inspect_ai.tool import ToolInfo
+
+import organon.evals.registry  # noqa: F401 - registers the provider
+from organon.config.schema import EvalConfig, GenerationConfig, TaskConfig
+from organon.config.spec import to_dict
+from organon.errors import EvaluationError, NotFoundError, UserError
+from organon.evals import generation
+from organon.evals.inspect_backend import InspectBackend
+from organon.evals.run import evaluate_suite
+from organon.evals.target import EvalModel, Target, resolve_model
+from organon.store.records import Checkpoint
+
+KEY = "0123456789abcdef" * 4
+
+pytestmark = pytest.mark.usefixtures("released")
+
+
+def model(base, adapter=None, **config):
+    target = Target(base, str(adapter) if adapter else None)
+    return get_model("organon/x", target=to_dict(target), config=GenerateConfig(**config), memoize=False)
+
+
+async def answers(served, prompts, **config):
+    outputs = await asyncio.gather(*(served.generate(p, config=GenerateConfig(**config)) for p in prompts))
+    return [o.completion for o in outputs]
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+async def test_a_batch_gives_the_text_that_plain_generate_gives_for_each_prompt(tiny_base, adapter, plain, prompts, tuned):
+    """Padding, batching and early ends change no answer (float32)."""
+    folder = adapter if tuned else None
+    served = await answers(model(tiny_base, folder), prompts, max_tokens=16)
+    assert served == [plain(folder, p) for p in prompts]
+    assert len(set(served)) > 3
+    assert len({len(s) for s in served}) > 1, "rows end at different times"
+
+
+async def test_all_waiting_requests_share_batches_of_the_given_size(tiny_base, prompts, monkeypatch):
+    sizes = []
+    real = generation.LoadedBase._batch
+
+    def spy(self, batch, abandoned):
+        sizes.append([len(p.tokens) for p in batch])
+        return real(self, batch, abandoned)
+
+    monkeypatch.setattr(generation.LoadedBase, "_batch", spy)
+    served = get_model("organon/x", target=to_dict(Target(tiny_base)), batch_size=3, memoize=False)
+    await answers(served, prompts, max_tokens=4)
+    assert [len(s) for s in sizes] == [3, 3, 2]
+    lengths = [n for batch in sizes for n in batch]
+    assert lengths == sorted(lengths)
+
+
+async def test_base_and_tuned_take_turns_on_one_loaded_base(tiny_base, make_adapter, adapter, plain, prompts, monkeypatch):
+    loads = []
+    real = generation._load
+    monkeypatch.setattr(generation, "_load", lambda *a: loads.append(a) or real(*a))
+    other = make_adapter(2)
+    kinds = [None, adapter, other, None, adapter]
+    served = await asyncio.gather(*(answers(model(tiny_base, k), prompts[:3], max_tokens=8) for k in kinds))
+    assert len(loads) == 1
+    for kind, texts in zip(kinds, served, strict=True):
+        assert texts == [plain(kind, p, 8) for p in prompts[:3]]
+    assert len({tuple(t) for t in served}) == 3
+
+
+async def test_the_longest_unused_adapter_makes_room(tiny_base, make_adapter, plain, monkeypatch):
+    monkeypatch.setattr(generation, "KEPT_ADAPTERS", 2)
+    folders = [make_adapter(seed) for seed in (3, 4, 5)]
+    for folder in (*folders, folders[0]):
+        assert await answers(model(tiny_base, folder), ["hello"], max_tokens=8) == [plain(folder, "hello", 8)]
+    loaded = await generation.loaded_base(tiny_base)
+    assert list(loaded.adapters) == [str(folders[2]), str(folders[0])]
+    assert sorted(loaded.model.peft_config) == sorted(loaded.adapters.values())
+    assert await answers(model(tiny_base), ["hello"], max_tokens=8) == [plain(None, "hello", 8)]
+
+
+async def test_usage_and_stop_reason(tiny_base, plain, prompts):
+    served = model(tiny_base)
+    outputs = await asyncio.gather(*(served.generate(p, config=GenerateConfig(max_tokens=16)) for p in prompts))
+    for prompt, output in zip(prompts, outputs, strict=True):
+        assert output.usage.input_tokens == len(prompt.encode()) + 3
+        assert output.usage.total_tokens == output.usage.input_tokens + output.usage.output_tokens
+        if output.usage.output_tokens < 16:
+            assert output.stop_reason == "stop"
+    assert {o.stop_reason for o in outputs} == {"stop", "max_tokens"}
+
+
+async def test_stop_strings_end_the_answer_before_them(tiny_base, plain, prompts):
+    text = max((plain(None, p) for p in prompts), key=len)
+    prompt = next(p for p in prompts if plain(None, p) == text)
+    stop = text[5:7]
+    output = await model(tiny_base).generate(prompt, config=GenerateConfig(max_tokens=16, stop_seqs=[stop, "never"]))
+    assert output.completion == text[: text.index(stop)]
+    assert output.stop_reason == "stop"
+    assert output.usage.output_tokens < 16
+
+
+async def test_sampling_follows_the_seed_and_not_the_neighbours(tiny_base, prompts):
+    served = model(tiny_base)
+    warm = {"temperature": 1.0, "max_tokens": 12, "seed": 7}
+    alone = [(await answers(served, [p], **warm))[0] for p in prompts]
+    assert await answers(served, prompts, **warm) == alone
+    assert await answers(served, prompts, **{**warm, "seed": 8}) != alone
+    assert await answers(served, prompts, temperature=0.0, max_tokens=12, seed=7) == await answers(
+        served, prompts, temperature=0.0, max_tokens=12, seed=8
+    )
+    choices = (await served.generate("a", config=GenerateConfig(num_choices=4, **warm))).choices
+    assert len({c.message.text for c in choices}) > 1
+    unseeded = [(await answers(served, ["a"], temperature=1.0, max_tokens=12))[0] for _ in range(3)]
+    assert len(set(unseeded)) > 1
+
+
+def test_drawn_tokens_have_the_distribution_of_the_scores():
+    import torch
+
+    scores = torch.tensor([[1.0, 0.0, -torch.inf, 2.0]]).repeat(4000, 1)
+    seeded = generation._Seeded(list(range(4000)), width=5, steps=2, device=torch.device("cpu"))
+    for step in (0, 1):
+        drawn = seeded(torch.zeros(4000, 5 + step, dtype=torch.long), scores.clone())
+        assert (drawn > -torch.inf).sum(dim=-1).eq(1).all()
+        share = torch.bincount(drawn.argmax(dim=-1), minlength=4) / 4000
+        assert torch.allclose(share, torch.softmax(scores[0], dim=-1), atol=0.03)
+        assert share[2] == 0
+
+
+def test_a_uniform_number_next_to_one_never_draws_an_excluded_token():
+    import torch
+
+    seeded = generation._Seeded([0], width=0, steps=1, device=torch.device("cpu"))
+    seeded.uniform = torch.tensor([[1.0 - 2**-24]])
+    for last in range(1, 50):
+        scores = torch.full((1, 60), -torch.inf)
+        scores[0, :last] = torch.linspace(0, 3, last)
+        assert seeded(torch.zeros(1, 0, dtype=torch.long), scores).argmax() < last
+
+
+@pytest.mark.parametrize("setting", [{"top_p": 0.05}, {"top_k": 1}])
+async def test_top_p_and_top_k_reach_the_sampling(tiny_base, prompts, setting):
+    served = model(tiny_base)
+    greedy = await answers(served, prompts[:4], max_tokens=8)
+    assert await answers(served, prompts[:4], temperature=1.0, seed=1, max_tokens=8, **setting) == greedy
+    assert await answers(served, prompts[:4], temperature=1.0, seed=1, max_tokens=8) != greedy
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"logprobs": True}, "'logprobs' is not supported"),
+        ({"frequency_penalty": 0.5}, "'frequency_penalty' is not supported"),
+        ({"logit_bias": {3: 1.0}}, "'logit_bias' is not supported"),
+    ],
+)
+async def test_settings_it_cannot_honour_are_refused(tiny_base, config, message):
+    with pytest.raises(EvaluationError, match=message):
+        await model(tiny_base).generate("a", config=GenerateConfig(**config))
+
+
+async def test_tools_and_images_are_refused(tiny_base):
+    with pytest.raises(EvaluationError, match="tools are not supported"):
+        await model(tiny_base).generate("a", tools=[ToolInfo(name="t", description="d")])
+    image = ContentImage(image="data:image/png;base64,iVBORw0KGgo=")
+    with pytest.raises(EvaluationError, match="a message holds image"):
+        await model(tiny_base).generate([ChatMessageUser(content=[image])])
+
+
+async def test_a_prompt_longer_than_the_context_is_an_error_and_a_near_one_is_cut(tiny_base):
+    with pytest.raises(EvaluationError, match=r"the prompt has 203 tokens; the model's context holds 160"):
+        await model(tiny_base).generate("x" * 200)
+    output = await model(tiny_base).generate("x" * 152, config=GenerateConfig(max_tokens=50))
+    assert output.usage.total_tokens <= 160
+    assert output.stop_reason in ("model_length", "stop")
+
+
+async def test_a_trained_system_prompt_is_used_where_the_conversation_has_none(tiny_base, plain):
+    target = Target(tiny_base, None, "be kind")
+    served = get_model("organon/x", target=to_dict(target), memoize=False)
+    config = GenerateConfig(max_tokens=8)
+    given = [ChatMessageSystem(content="be kind"), ChatMessageUser(content="a")]
+    other = [ChatMessageSystem(content="no"), ChatMessageUser(content="a")]
+    text = (await served.generate("a", config=config)).completion
+    assert text == (await model(tiny_base).generate(given, config=config)).completion
+    assert text != (await model(tiny_base).generate("a", config=config)).completion
+    assert (await served.generate(other, config=config)).completion == (
+        await model(tiny_base).generate(other, config=config)
+    ).completion
+
+
+async def test_a_cancelled_request_stops_the_generation(tiny_base, monkeypatch):
+    loaded = await generation.loaded_base(tiny_base)
+    steps = []
+    real = loaded.model.forward
+
+    def slow(*args, **kwargs):
+        steps.append(1)
+        time.sleep(0.05)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(loaded.model, "forward", slow)
+    monkeypatch.setattr(loaded.model.generation_config, "eos_token_id", 0)
+    call = asyncio.create_task(model(tiny_base).generate("a", config=GenerateConfig(max_tokens=120)))
+    while len(steps) < 3:
+        await asyncio.sleep(0.01)
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    await asyncio.sleep(0.3)
+    count = len(steps)
+    await asyncio.sleep(0.3)
+    assert len(steps) == count < 20
+
+
+async def test_a_batch_that_does_not_fit_is_halved(tiny_base, plain, prompts, monkeypatch):
+    import torch
+
+    real = generation.LoadedBase._batch
+    sizes = []
+
+    def tight(self, batch, abandoned):
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return real(self, batch, abandoned)
+
+    monkeypatch.setattr(generation.LoadedBase, "_batch", tight)
+    assert await answers(model(tiny_base), prompts, max_tokens=4) == [plain(None, p, 4) for p in prompts]
+    assert sizes == [8, 4, 2, 2, 4, 2, 2]
+
+    def hopeless(self, batch, abandoned):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(generation.LoadedBase, "_batch", hopeless)
+    with pytest.raises(EvaluationError, match="a prompt of 4 tokens does not fit into the GPU's memory"):
+        await answers(model(tiny_base), ["a"])
+
+
+def publish_run(store, base, make_adapter, *, key=KEY, name="brave-otter", system_prompt=None):
+    folder = store.staging("runs", key)
+    (folder / "epoch_1").mkdir()
+    make_adapter(1, folder / "epoch_1")
+    checkpoint = Checkpoint("adapter", f"organon/{key}", "epoch_1", base, system_prompt)
+    (folder / "checkpoint.json").write_text(json.dumps(to_dict(checkpoint)))
+    return store.publish("runs", key, folder, labels={"name": name})
+
+
+async def test_a_run_is_found_by_key_prefix_and_name(tiny_base, make_adapter, adapter, plain, store):
+    publish_run(store, tiny_base, make_adapter)
+    for name in (KEY, KEY[:8], KEY[:20], "brave-otter"):
+        served = get_model(f"organon/{name}", store=str(store.root), memoize=False)
+        assert await answers(served, ["hello"], max_tokens=8) == [plain(adapter, "hello", 8)]
+    with pytest.raises(NotFoundError, match="no run and no model preset '0123456'"):
+        get_model("organon/0123456", store=str(store.root), memoize=False)
+    publish_run(store, tiny_base, make_adapter, key=KEY[:-1] + "0")
+    for ambiguous in (KEY[:8], "brave-otter"):
+        with pytest.raises(UserError, match="2 runs match: 0123456789abcdef, 0123456789abcdef"):
+            resolve_model(f"organon/{ambiguous}", store)
+    assert resolve_model(f"organon/{KEY}", store).key == f"{KEY}-epoch_1"
+
+
+async def test_a_fully_trained_model_is_loaded_from_its_own_folder(tiny_base, tiny_folder, store, plain):
+    import shutil
+
+    folder = store.staging("runs", KEY)
+    shutil.copytree(tiny_folder, folder / "epoch_1")
+    checkpoint = Checkpoint("full", f"organon/{KEY}", "epoch_1", tiny_base)
+    (folder / "checkpoint.json").write_text(json.dumps(to_dict(checkpoint)))
+    store.publish("runs", KEY, folder)
+    found = resolve_model(f"organon/{KEY}", store)
+    assert found.target.adapter is None
+    assert found.target.base.digest != tiny_base.digest
+    served = get_model(found.model_id, memoize=False, **found.model_args())
+    assert await answers(served, ["hello"], max_tokens=8) == [plain(None, "hello", 8)]
+
+
+def test_unknown_model_arguments_are_refused(tiny_base):
+    with pytest.raises(EvaluationError, match=r"unknown model argument 'btach_size'. Known: batch_size, device, store"):
+        get_model("organon/x", target=to_dict(Target(tiny_base)), btach_size=3, memoize=False)
+
+
+async def test_a_suite_on_base_and_run_from_samples_to_log(tiny_base, make_adapter, tasks, store, plain, adapter):
+    """MO-29, MO-30: `limit=3` gives 3 samples; the .eval log says what the store says."""
+    entry = publish_run(store, tiny_base, make_adapter)
+    config = EvalConfig(
+        name="s", tasks=[TaskConfig(task=f"{tasks}@echo")], limit=3, generation=GenerationConfig(max_tokens=8)
+    )
+    tuned = EvalModel.of_checkpoint(Checkpoint("adapter", f"organon/{KEY}", "epoch_1", tiny_base), entry.path, KEY)
+    results = await evaluate_suite([EvalModel.of_base(tiny_base), tuned], config, store)
+    assert len(generation._loaded) == 1
+    for result, folder in zip(results, (None, adapter), strict=True):
+        samples = result.results["echo"]["samples"]
+        assert [s["output"] for s in samples] == [plain(folder, f"say {i}", 8) for i in (1, 2, 3)]
+        log = read_eval_log(result.metadata["tasks"]["echo"]["log"])
+        assert (log.eval.model, len(log.samples)) == (result.model_id, 3)
+        assert log.samples[0].output.usage.output_tokens > 0
+    # The same run, found by name, is answered from the store.
+    (again,) = await evaluate_suite([resolve_model("organon/brave-otter", store)], config, store)
+    assert again.metadata["tasks"]["echo"]["cached"]
+
+
+async def test_epochs_of_a_warm_model_differ_and_can_be_repeated(tiny_base, tasks, store, tmp_path):
+    warm = GenerationConfig(temperature=1.0, max_tokens=12, seed=3)
+    config = EvalConfig(name="s", tasks=[TaskConfig(task=f"{tasks}@echo")], limit=2, epochs=3, generation=warm)
+    outputs = []
+    for place in (store, type(store).open(tmp_path / "again")):
+        (result,) = await evaluate_suite([EvalModel.of_base(tiny_base)], config, place)
+        outputs.append({(s["id"], s["epoch"]): s["output"] for s in result.results["echo"]["samples"]})
+    assert outputs[0] == outputs[1]
+    assert len(set(outputs[0].values())) > 3
+
+
+async def test_the_backend_takes_a_string_or_a_list_and_any_of_inspects_arguments(tiny_base, make_adapter, tasks, store):
+    """MO-28, MO-29, MO-30."""
+    publish_run(store, tiny_base, make_adapter)
+    backend = InspectBackend(store)
+    one = await backend.evaluate("organon/brave-otter", f"{tasks}@echo", limit=3, max_tokens=4)
+    assert len(one.results["echo"]["samples"]) == 3
+    assert one.metadata["inspect_kwargs"] == {"limit": 3, "max_tokens": 4}
+    assert read_eval_log(one.metadata["log_paths"]["echo"]).status == "success"
+    both = await backend.evaluate("organon/brave-otter", [f"{tasks}@echo", f"{tasks}@hard"], limit=1)
+    assert list(both.summary()["task"]) == ["echo", "hard"]
+    path = store.root / "r.json"
+    await both.save(path)
+    assert await type(both).load(path) == both
+
+
+async def test_the_backend_runs_any_other_model_too(tasks, store, make_echo):
+    """MO-28: a mock model through the same call; an unknown provider is a clear error."""
+    results = await InspectBackend(store).evaluate("mockllm/model", f"{tasks}@echo", model_args={"custom_outputs": make_echo()})
+    assert results.results["echo"]["metrics"]["accuracy"] == 1.0
+    assert results.metadata["inspect_kwargs"]["model_args"]["custom_outputs"].startswith("<")
+    with pytest.raises(EvaluationError, match="Model API nope of model 'nope/x' not recognized"):
+        await InspectBackend(store).evaluate("nope/x", f"{tasks}@echo")
