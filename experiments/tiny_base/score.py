@@ -101,6 +101,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     result: dict[str, object] = {precision: score(args.folder, precision, args.count) for precision in ("fp32", "nf4")}
     result["tasks"] = {skill: len(corpus.exam(skill, args.count)) for skill in SKILLS}
+    result["strings_per_length"] = args.count
     text = json.dumps(result, indent=1)
     if args.out:
         args.out.write_text(text + "\n")

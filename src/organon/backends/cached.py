@@ -127,9 +127,10 @@ class CachedBackend:
             job = Job.read(self._workdir(key))
             status = None if job is None else await self._look(job)
         except (KeyError, OSError):
-            # Another process may have published the job, staging folder and all, while we looked.
-            if Job.read(self._workdir(key)) is not None:
-                raise
+            # Another process may have been publishing the job, staging folder and all, while we looked.
+            async with self._locked(key):
+                if Job.read(self._workdir(key)) is not None:
+                    raise
             status = None
         if status is None:
             entry = await self._find(key)
@@ -249,7 +250,7 @@ class CachedBackend:
             current = Job.read(self._workdir(job.key))
             if current is None:
                 return None
-            if current.job_id != job.job_id or current.ended is not None or current.retry_at is not None:
+            if current != job:
                 return current.status()  # another process has dealt with it
             if status.state is JobState.SUCCEEDED:
                 return await self._publish(current, status)
@@ -263,7 +264,7 @@ class CachedBackend:
             return True
         async with self._locked(job.key):
             current = Job.read(self._workdir(job.key))
-            if current is not None and current.job_id == job.job_id:
+            if current == job:
                 current.write_run(path.parent, status)
             return current is not None
 

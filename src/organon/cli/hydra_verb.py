@@ -22,6 +22,7 @@ class Invocation:
     overrides: tuple[str, ...]
     sweep: str | None  # the sweep's folder name in a multirun
     point: int = 0  # number of the point in the sweep
+    experiment: str | None = None
 
 
 def run_verb(
@@ -50,6 +51,7 @@ def run_verb(
             overrides=tuple(settings.overrides.task),
             sweep="-".join(Path(settings.sweep.dir).parts[-2:]) if sweeping else None,
             point=int(settings.job.num) if sweeping else 0,
+            experiment=settings.runtime.choices.get("experiment"),
         )
         try:
             function(to_checked(config, kind), invocation)

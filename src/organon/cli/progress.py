@@ -64,7 +64,7 @@ class ProgressDisplay:
         """One line when a phase begins or ends, and one every ``log_every_seconds`` between."""
         done, total = data.get("done", 0), data.get("total")
         last_time, last_phase = self._last_line.get(label, (0.0, ""))
-        phase = str(data.get("phase", "")) + ("end" if total and done >= total else "")
+        phase = str(data.get("phase", ""))
         if phase == last_phase and time.monotonic() - last_time < self.log_every_seconds:
             return
         self._last_line[label] = (time.monotonic(), phase)
@@ -73,7 +73,7 @@ class ProgressDisplay:
 
 
 def _detail(data: dict[str, Any]) -> str:
-    parts = [str(data["phase"])] if data.get("phase") else []
+    parts = [str(data[name]) for name in ("phase", "detail") if data.get(name)]
     metrics = data.get("metrics") or {}
     for name, short in (("train/loss", "loss"), ("val/loss", "val")):
         if isinstance(metrics.get(name), float):

@@ -27,7 +27,8 @@ def one_point(config: RunConfig, invocation: Invocation) -> None:
     """One point: a run of its own folder and key."""
     config = in_sweep(config, invocation)
     with ProgressDisplay() as display:
-        finished = asyncio.run(run(config, overrides=invocation.overrides, on_event=display))
+        work = run(config, experiment=invocation.experiment, overrides=invocation.overrides, on_event=display)
+        finished = asyncio.run(work)
     if invocation.json_output:
         sys.stdout.write((finished.folder / FILE_NAME).read_text())
     else:

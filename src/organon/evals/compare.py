@@ -17,7 +17,7 @@ from organon.errors import EvaluationError
 from organon.evals.results import EvalResults, flat_scores, score_value
 
 _MEANS = ("accuracy", "mean")  # Inspect's metrics that are the mean of the sample scores
-_CHUNK = 2**22  # resampling counts held at a time
+_CHUNK = 2**20  # drawn clusters held at a time
 
 
 @dataclass(frozen=True)
@@ -111,12 +111,11 @@ def bootstrap_interval(
     if min(values) == max(values):
         return values[0], values[0]
     rng = np.random.default_rng(seed)
-    chances = np.full(len(clusters), 1 / len(clusters))
     step = max(1, _CHUNK // len(clusters))
     means = []
     for start in range(0, resamples, step):
-        counts = rng.multinomial(len(clusters), chances, size=min(step, resamples - start))
-        means.append((counts @ sums) / (counts @ sizes))
+        drawn = rng.integers(len(clusters), size=(min(step, resamples - start), len(clusters)))
+        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
     tail = (1 - level) / 2
     low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
     return float(low), float(high)

@@ -43,7 +43,9 @@ class InspectBackend:
         names = [eval_suite] if isinstance(eval_suite, str) else list(dict.fromkeys(eval_suite))
         tasks = resolve_suite(EvalConfig(name="", tasks=[TaskConfig(task=name) for name in names]))
         options = dict(inspect_kwargs)
-        model = resolve_model(model_id, self._opened(), **(options.pop("model_args", None) or {}))
+        model_args = options.pop("model_args", None) or {}
+        told = {key: _plain(value) for key, value in options.items()}
+        model = resolve_model(model_id, self._opened(), **model_args)
         log_dir = Path(options.pop("log_dir", None) or self.log_dir)
         jobs = [Job(model, task, task_key(model.key, task, EvalConfig(name=""))) for task in tasks]
         runs = await run_jobs(jobs, log_dir, options)
@@ -56,7 +58,8 @@ class InspectBackend:
             {
                 "backend": self.name,
                 "eval_suite": names,
-                "inspect_kwargs": {key: _plain(value) for key, value in inspect_kwargs.items()},
+                "inspect_kwargs": told,
+                "model_args": sorted(model_args),  # their values may be secrets
                 "log_paths": {run.job.task.label: str(run.log) for run in runs},
             },
         )

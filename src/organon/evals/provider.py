@@ -155,7 +155,7 @@ class OrganonAPI(ModelAPI):  # type: ignore[misc]  # mypy does not follow inspec
 def _lookup(name: str, store: str | None) -> Target:
     from organon.store.store import Store
 
-    return resolve_target(name, Store.open(store or os.environ.get("ORGANON_STORE") or "outputs/store"))
+    return resolve_target(name, Store.open(store))
 
 
 def _check_supported(tools: list[ToolInfo], config: GenerateConfig) -> None:

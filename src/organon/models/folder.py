@@ -322,7 +322,8 @@ def _hub_commit(model: ModelConfig, offline: bool) -> tuple[str, str]:
 
 
 def _hub_is_off() -> bool:
-    return any(os.environ.get(n, "").upper() in ("1", "ON", "YES", "TRUE") for n in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    switches = (os.environ.get(name, "") for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    return any(switch.upper() in ("1", "ON", "YES", "TRUE") for switch in switches)
 
 
 def _cached_repo(hub_id: str) -> Path:

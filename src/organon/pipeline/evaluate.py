@@ -42,7 +42,11 @@ async def evaluate_models(
 ) -> list[EvalResults]:
     """Scores of each model on each task, from the store where it has them."""
 
+    counts: dict[str, tuple[int, int]] = {}
+
     def progress(label: str, done: int, total: int) -> None:
-        on_event("evaluate", label="evaluating", phase=label, done=done, total=total)
+        counts[label] = (done, total)
+        done, total = (sum(numbers) for numbers in zip(*counts.values(), strict=True))
+        on_event("evaluate", label="evaluating", done=done, total=total, detail=label)
 
     return await evaluate_suite(models, suite, store, on_progress=progress)

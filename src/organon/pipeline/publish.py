@@ -45,7 +45,6 @@ class Outcome:
 def publish(outcome: Outcome, record: RunRecord, on_event: OnEvent) -> RunRecord:
     """Fill the run's folder; ``result.json`` is written last, so that it stands for a complete folder."""
     on_event("report", label="writing the report")
-    began = time.time()
     files = _link_training(outcome.trained.folder, outcome.folder)
     logs = _link_logs(outcome)
     config_yaml = OmegaConf.to_yaml(OmegaConf.structured(outcome.config))
@@ -57,13 +56,10 @@ def publish(outcome: Outcome, record: RunRecord, on_event: OnEvent) -> RunRecord
         train=training_summary(outcome.trained.folder, rows),
         versions=dict(outcome.trained.spec.versions),
         paths={"report": "report.html", "config": "config.yaml", "logs": logs, **files},
-        timings={
-            **record.timings,
-            "report_seconds": time.time() - began,
-            "total_seconds": time.time() - outcome.started_at,
-        },
+        timings={**record.timings, "total_seconds": time.time() - outcome.started_at},
         extra={"train_key": outcome.trained.key, "model_id": outcome.trained.run.model_id},
     )
+    began = time.time()
     provenance = collect(
         started_at=outcome.started_at,
         overrides=list(outcome.overrides),
@@ -80,6 +76,7 @@ def publish(outcome: Outcome, record: RunRecord, on_event: OnEvent) -> RunRecord
         logs=logs,
         provenance=provenance,
     )
+    record = replace(record, timings={**record.timings, "report_seconds": time.time() - began})
     mirror_metrics(outcome.trained.spec, outcome.trained.key, record.metrics, outcome.folder)
     record.save(outcome.folder)
     return record

@@ -136,10 +136,11 @@ def _read(dataset: DatasetConfig, source: str, split: str) -> list[Row]:
     if source.startswith("zoo:"):
         rows = generate(source.removeprefix("zoo:"), **dataset.arguments)
         return [dict(row) for row in rows[: dataset.limit]]
+    path = expand(source, "dataset.source")
     reader = read_rows(
-        expand(source, "dataset.source"),
+        path,
         dataset.format,
-        split=split if _is_document(dataset, source) else "train",
+        split=split if split in _splits(dataset, path) else "train",
         limit=dataset.limit,
         on_error=dataset.on_error,
         max_skipped_fraction=dataset.max_skipped_fraction,
@@ -149,14 +150,15 @@ def _read(dataset: DatasetConfig, source: str, split: str) -> list[Row]:
     return [dict(row) for row in reader]
 
 
-def _is_document(dataset: DatasetConfig, source: str) -> bool:
-    return dataset.format == "instruct" and source.endswith(".json")
+def _splits(dataset: DatasetConfig, path: Path) -> list[str]:
+    """The splits that one document holds; none for JSON Lines."""
+    return document_splits(path) if dataset.format == "instruct" else []
 
 
 def _has_own_validation(dataset: DatasetConfig) -> bool:
-    if not _is_document(dataset, dataset.source):
+    if dataset.source.startswith("zoo:"):
         return False
-    return "validation" in document_splits(expand(dataset.source, "dataset.source"))
+    return "validation" in _splits(dataset, expand(dataset.source, "dataset.source"))
 
 
 def _with_system_prompt(rows: Sequence[Row], text: str) -> list[Row]:

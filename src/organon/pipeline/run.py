@@ -43,9 +43,12 @@ class Plan:
     tasks: list[TaskRef]
     key: str  # of the whole run: training and evaluations
     folder: Path
+    experiment: str | None = None
 
 
-async def run(config: RunConfig, *, overrides: Sequence[str] = (), on_event: OnEvent = ignore) -> Finished:
+async def run(
+    config: RunConfig, *, experiment: str | None = None, overrides: Sequence[str] = (), on_event: OnEvent = ignore
+) -> Finished:
     """Do what ``config`` says, as far as the store does not hold it yet.
 
     Raises:
@@ -53,7 +56,7 @@ async def run(config: RunConfig, *, overrides: Sequence[str] = (), on_event: OnE
         TrainingError, EvaluationError: what failed; ``result.json`` in the run's folder records it.
     """
     started = time.time()
-    plan = make_plan(config)
+    plan = make_plan(config, experiment)
     before = _finished_before(plan)
     if before is None:
         plan.folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +72,7 @@ async def run(config: RunConfig, *, overrides: Sequence[str] = (), on_event: OnE
         raise
 
 
-def make_plan(config: RunConfig) -> Plan:
+def make_plan(config: RunConfig, experiment: str | None = None) -> Plan:
     """Resolve suite, data and model; nothing is trained or evaluated."""
     tasks = resolve_suite(config.eval) if config.eval.tasks else []
     prepared = prepare(config)
@@ -81,7 +84,7 @@ def make_plan(config: RunConfig) -> Plan:
     key = sha256_text(canonical(identity))
     folder = claim_folder(output_dir(config) / "runs", prepared.spec.name, key)
     named = replace(prepared, spec=replace(prepared.spec, name=folder.name))
-    return Plan(named, tasks, key, folder)
+    return Plan(named, tasks, key, folder, experiment)
 
 
 def claim_folder(parent: Path, name: str, key: str) -> Path:
@@ -160,5 +163,6 @@ def _from_store(results: EvalResults | None) -> bool:
 def _record(plan: Plan, state: JobState, **known: Any) -> RunRecord:
     spec = plan.prepared.spec
     return dataclasses.replace(
-        RunRecord(plan.key, plan.folder.name, state.value, dataset_hash=spec.dataset_hash), **known
+        RunRecord(plan.key, plan.folder.name, state.value, experiment=plan.experiment, dataset_hash=spec.dataset_hash),
+        **known,
     )

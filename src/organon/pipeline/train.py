@@ -12,7 +12,6 @@ from organon.backends.cached import CachedBackend
 from organon.backends.training_run import TrainingRun
 from organon.config.schema import RunConfig
 from organon.config.spec import TrainSpec
-from organon.errors import ConfigError
 from organon.pipeline.events import OnEvent, ignore
 from organon.pipeline.resolve import open_backend, open_store, resolve
 from organon.report.names import run_name
@@ -69,12 +68,7 @@ async def train_prepared(prepared: Prepared, *, on_event: OnEvent = ignore) -> T
         on_event("note", text="stopping after a checkpoint ...")
         await run.cancel()
         raise
-    entry = prepared.store.find("runs", prepared.key)
-    if entry is None:
-        raise ConfigError(
-            "the training ended but is not in the store", where=prepared.key, fix="organon cache verify; then run again"
-        )
-    return Trained(prepared.spec, prepared.key, run, entry.path)
+    return Trained(prepared.spec, prepared.key, run, prepared.store.place("runs", prepared.key))
 
 
 def _show(status: JobStatus, on_event: OnEvent) -> None:

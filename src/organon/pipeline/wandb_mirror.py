@@ -42,6 +42,7 @@ def mirror_metrics(spec: TrainSpec, key: str, metrics: Metrics, folder: Path) ->
         return
     directory = folder / "logs" / "wandb"
     directory.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("WANDB_SILENT", "true")  # the setting of that name comes too late for some of its words
     try:
         import wandb
 

@@ -17,7 +17,7 @@ INSPECT_WARNINGS = (
     "ignore:Unclosed <MemoryObject:ResourceWarning",
 )
 
-TASKS = '''
+TASKS = """
 from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
 from inspect_ai.model import ChatMessageSystem, ChatMessageUser
@@ -57,7 +57,7 @@ def unscored():
 @task
 def broken():
     raise FileNotFoundError("words.txt")
-'''
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -142,8 +142,8 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(vocabulary), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=CONTEXT, bos_token_id=None, eos_token_id=0, initializer_range=0.3,
-        tie_word_embeddings=False,
+        num_key_value_heads=2, max_position_embeddings=CONTEXT, bos_token_id=None, eos_token_id=0,
+        initializer_range=0.3, tie_word_embeddings=False,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     # Second end token: one that greedy answers reach after some tokens, so that rows of a batch end apart.
@@ -187,7 +187,9 @@ def make_adapter(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
         folder = folder or tmp_path_factory.mktemp(f"adapter{seed}")
         torch.manual_seed(seed)
-        config = LoraConfig(r=4, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+        config = LoraConfig(
+            r=4, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False
+        )
         with quiet():
             get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_folder), config).save_pretrained(folder)
         return folder

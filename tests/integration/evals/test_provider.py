@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from inspect_ai.log import read_eval_log
 from inspect_ai.model import ChatMessageSystem, ChatMessageUser, ContentImage, GenerateConfig, get_model
 from inspect_ai.tool import ToolInfo
 
-import organon.evals.registry  # noqa: F401 - registers the provider
+import organon.evals.registry
 from organon.config.schema import EvalConfig, GenerationConfig, TaskConfig
 from organon.config.spec import to_dict
 from organon.errors import EvaluationError, NotFoundError, UserError
@@ -37,7 +42,9 @@ async def answers(served, prompts, **config):
 
 
 @pytest.mark.parametrize("tuned", [False, True])
-async def test_a_batch_gives_the_text_that_plain_generate_gives_for_each_prompt(tiny_base, adapter, plain, prompts, tuned):
+async def test_a_batch_gives_the_text_that_plain_generate_gives_for_each_prompt(
+    tiny_base, adapter, plain, prompts, tuned
+):
     """Padding, batching and early ends change no answer (float32)."""
     folder = adapter if tuned else None
     served = await answers(model(tiny_base, folder), prompts, max_tokens=16)
@@ -62,7 +69,9 @@ async def test_all_waiting_requests_share_batches_of_the_given_size(tiny_base, p
     assert lengths == sorted(lengths)
 
 
-async def test_base_and_tuned_take_turns_on_one_loaded_base(tiny_base, make_adapter, adapter, plain, prompts, monkeypatch):
+async def test_base_and_tuned_take_turns_on_one_loaded_base(
+    tiny_base, make_adapter, adapter, plain, prompts, monkeypatch
+):
     loads = []
     real = generation._load
     monkeypatch.setattr(generation, "_load", lambda *a: loads.append(a) or real(*a))
@@ -210,7 +219,7 @@ async def test_a_cancelled_request_stops_the_generation(tiny_base, monkeypatch):
     monkeypatch.setattr(loaded.model, "forward", slow)
     monkeypatch.setattr(loaded.model.generation_config, "eos_token_id", 0)
     call = asyncio.create_task(model(tiny_base).generate("a", config=GenerateConfig(max_tokens=120)))
-    while len(steps) < 3:
+    while len(steps) < 3:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
@@ -318,7 +327,9 @@ async def test_epochs_of_a_warm_model_differ_and_can_be_repeated(tiny_base, task
     assert len(set(outputs[0].values())) > 3
 
 
-async def test_the_backend_takes_a_string_or_a_list_and_any_of_inspects_arguments(tiny_base, make_adapter, tasks, store):
+async def test_the_backend_takes_a_string_or_a_list_and_any_of_inspects_arguments(
+    tiny_base, make_adapter, tasks, store
+):
     """MO-28, MO-29, MO-30."""
     publish_run(store, tiny_base, make_adapter)
     backend = InspectBackend(store)
@@ -335,8 +346,85 @@ async def test_the_backend_takes_a_string_or_a_list_and_any_of_inspects_argument
 
 async def test_the_backend_runs_any_other_model_too(tasks, store, make_echo):
     """MO-28: a mock model through the same call; an unknown provider is a clear error."""
-    results = await InspectBackend(store).evaluate("mockllm/model", f"{tasks}@echo", model_args={"custom_outputs": make_echo()})
+    results = await InspectBackend(store).evaluate(
+        "mockllm/model", f"{tasks}@echo", model_args={"custom_outputs": make_echo()}
+    )
     assert results.results["echo"]["metrics"]["accuracy"] == 1.0
-    assert results.metadata["inspect_kwargs"]["model_args"]["custom_outputs"].startswith("<")
+    assert results.metadata["model_args"] == ["custom_outputs"]
     with pytest.raises(EvaluationError, match="Model API nope of model 'nope/x' not recognized"):
         await InspectBackend(store).evaluate("nope/x", f"{tasks}@echo")
+
+
+async def test_a_preset_is_a_base_model(tiny_folder, store, plain, monkeypatch):
+    """`organon/<model preset>`, also in a store that is not there yet."""
+    from organon.config import compose
+    from organon.config.schema import ModelConfig
+
+    monkeypatch.setattr(compose, "presets", lambda group: ["tiny_random"])
+    monkeypatch.setattr(compose, "load_model_preset", lambda name: ModelConfig(name=name, path=str(tiny_folder)))
+    served = get_model("organon/tiny_random", store=str(store.root), memoize=False)
+    assert await answers(served, ["hello"], max_tokens=8) == [plain(None, "hello", 8)]
+    with pytest.raises(NotFoundError, match=r"no run and no model preset 'tiny_rando' \(presets: tiny_random\)"):
+        get_model("organon/tiny_rando", store=str(store.root), memoize=False)
+
+
+async def test_a_hosted_model_is_left_to_its_vendor(store):
+    folder = store.staging("runs", KEY)
+    (folder / "checkpoint.json").write_text(json.dumps(to_dict(Checkpoint("hosted", "ft:gpt-4o-mini:org::abc"))))
+    store.publish("runs", KEY, folder)
+    assert resolve_model(f"organon/{KEY}", store).model_id == "openai/ft:gpt-4o-mini:org::abc"
+    with pytest.raises(EvaluationError, match="is hosted by its vendor"):
+        get_model(f"organon/{KEY}", store=str(store.root), memoize=False)
+
+
+async def test_a_quantised_base_and_its_adapter_answer_as_peft_does(tiny_base, tiny_folder, adapter, prompts):
+    """QLoRA's own base: NF4 by bitsandbytes."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+    from organon.models.load import quiet
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+    )
+    with quiet():
+        reference = AutoModelForCausalLM.from_pretrained(tiny_folder, quantization_config=config, dtype=torch.float32)
+        reference = PeftModel.from_pretrained(reference, adapter)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    expected = []
+    for text in prompts:
+        ids = tokenizer(f"<|user|>{text}<|end|><|assistant|>", return_tensors="pt", add_special_tokens=False)
+        with torch.inference_mode():
+            out = reference.generate(**ids, max_new_tokens=8, do_sample=False, pad_token_id=0)
+        expected.append(tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
+    quantised = dataclasses.replace(tiny_base, quantization="nf4")
+    assert await answers(model(quantised, adapter), prompts, max_tokens=8) == expected
+    assert await answers(model(quantised), prompts, max_tokens=8) != expected
+
+
+@pytest.mark.slow
+def test_inspects_own_command_line_finds_the_provider(tiny_base, make_adapter, tasks, store, tmp_path):
+    """`inspect eval x.py --model organon/<run name>`, by the entry point alone."""
+    publish_run(store, tiny_base, make_adapter)
+    info = tmp_path / "site" / "organon-0.0.1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: organon\nVersion: 0.0.1\n")
+    (info / "entry_points.txt").write_text("[inspect_ai]\norganon = organon.evals.registry\n")
+    source = Path(organon.evals.registry.__file__).parents[2]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "inspect_ai", "eval", f"{tasks.name}@echo", "--model", "organon/brave-otter"),
+            *("--limit", "2", "--log-dir", "logs", "--display", "plain", "-M", "device=cpu", "-M", "batch_size=2"),
+        ],
+        cwd=tasks.parent,
+        env={**os.environ, "PYTHONPATH": f"{info.parent}:{source}", "ORGANON_STORE": str(store.root)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    (log,) = (tasks.parent / "logs").glob("*.eval")
+    assert [s.output.usage.output_tokens > 0 for s in read_eval_log(log).samples] == [True, True]

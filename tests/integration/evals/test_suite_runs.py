@@ -32,17 +32,22 @@ async def test_a_suite_gives_metrics_samples_and_logs(tasks, store, make_echo):
     assert list(results.summary()["accuracy"]) == [1.0, 0.75]
     hard = results.results["hard"]
     assert (hard["samples_total"], hard["samples_scored"], hard["samples_failed"]) == (4, 4, 0)
-    assert hard["samples"][1] == {
-        "id": "s1", "epoch": 1, "input": "hard 1", "target": "1", "output": "wrong", "scores": {"match": "I"}, "error": None,
-    }  # fmt: skip
+    wrong = {"target": "1", "output": "wrong", "scores": {"match": "I"}, "error": None}
+    assert hard["samples"][1] == {"id": "s1", "epoch": 1, "input": "hard 1", **wrong}
     assert hard["stats"]["output_tokens"] == 8
     assert hard["stats"]["seconds"] >= 0
     assert [f["id"] for f in results.get_failures()] == ["s1"]
     told = results.metadata["tasks"]["hard"]
     assert not told["cached"]
     log = read_eval_log(told["log"])
-    assert (log.status, len(log.samples), log.eval.metadata["organon_key"]) == ("success", 4, f"mockllm/model/{told['key']}")
-    assert sorted(p.name for p in Path(told["folder"]).iterdir()) == sorted(["manifest.json", "results.json", Path(told["log"]).name])
+    assert (log.status, len(log.samples), log.eval.metadata["organon_key"]) == (
+        "success",
+        4,
+        f"mockllm/model/{told['key']}",
+    )
+    assert sorted(p.name for p in Path(told["folder"]).iterdir()) == sorted(
+        ["manifest.json", "results.json", Path(told["log"]).name]
+    )
 
 
 async def test_the_same_suite_again_comes_from_the_store(tasks, store, echo):
@@ -95,7 +100,13 @@ async def test_generation_settings_and_system_prompt_reach_the_model(tasks, stor
             seen.append((messages[0].role, messages[0].text, config.temperature, config.max_tokens, config.seed))
             return super().__call__(messages, tools, tool_choice, config)
 
-    config = suite(tasks, "echo", limit=1, system_prompt="be kind", generation=GenerationConfig(temperature=0.5, max_tokens=7, seed=3))
+    config = suite(
+        tasks,
+        "echo",
+        limit=1,
+        system_prompt="be kind",
+        generation=GenerationConfig(temperature=0.5, max_tokens=7, seed=3),
+    )
     await evaluate_suite([Spy().model()], config, store)
     assert seen == [("system", "be kind", 0.5, 7, 3)]
 
@@ -105,7 +116,9 @@ async def test_task_arguments_and_labels(tasks, store, echo):
     (results,) = await evaluate_suite([echo.model()], suite(tasks, *items), store)
     assert {label: len(r["samples"]) for label, r in results.results.items()} == {"echo2": 2, "echo3": 3}
     assert results.results["echo2"]["args"] == {"n": 2}
-    (renamed,) = await evaluate_suite([echo.model()], suite(tasks, TaskConfig(task=f"{tasks}@echo", name="new", args={"n": 2})), store)
+    (renamed,) = await evaluate_suite(
+        [echo.model()], suite(tasks, TaskConfig(task=f"{tasks}@echo", name="new", args={"n": 2})), store
+    )
     assert renamed.metadata["tasks"]["new"]["cached"]
     assert renamed.results["new"]["task"] == "new"
 
@@ -174,7 +187,9 @@ async def test_a_task_without_any_score_is_an_error_with_task_sample_and_message
 
 
 async def test_a_task_that_cannot_be_built_says_why(tasks, store, echo):
-    with pytest.raises(EvaluationError, match=r"tasks.py@broken: the task cannot be built: FileNotFoundError: words.txt"):
+    with pytest.raises(
+        EvaluationError, match=r"tasks.py@broken: the task cannot be built: FileNotFoundError: words.txt"
+    ):
         await evaluate_suite([echo.model()], suite(tasks, "broken"), store)
 
 
@@ -222,19 +237,24 @@ async def test_a_cancelled_evaluation_leaves_nothing_and_can_be_run_again(tasks,
 
 async def test_a_hit_imports_neither_inspect_nor_torch(tasks, store, echo):
     await evaluate_suite([echo.model()], suite(tasks, "echo"), store)
-    code = f"""
+    assert await asyncio.to_thread(run_python, HIT.format(tasks=str(tasks), store=str(store.root))) == "[]"
+
+
+HIT = """
 import asyncio, sys
 from organon.config.schema import EvalConfig, TaskConfig
 from organon.evals.run import evaluate_suite
 from organon.evals.target import EvalModel
 from organon.store.store import Store
-config = EvalConfig(name="s", tasks=[TaskConfig(task={str(tasks)!r} + "@echo")])
-(results,) = asyncio.run(evaluate_suite([EvalModel.of_id("mockllm/model")], config, Store.open({str(store.root)!r})))
+config = EvalConfig(name="s", tasks=[TaskConfig(task={tasks!r} + "@echo")])
+(results,) = asyncio.run(evaluate_suite([EvalModel.of_id("mockllm/model")], config, Store.open({store!r})))
 assert results.metadata["tasks"]["echo"]["cached"]
 print([m for m in ("torch", "inspect_ai", "pandas", "numpy", "matplotlib", "wandb") if m in sys.modules])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+
+
+def run_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_results_go_to_stdout_alone(tasks, store):

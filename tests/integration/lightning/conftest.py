@@ -65,6 +65,7 @@ def save_llama(folder: Path) -> None:
         num_key_value_heads=2,
         max_position_embeddings=256,
         tie_word_embeddings=True,
+        initializer_range=0.2,  # large enough that an adapter can move the logits of tied embeddings
         bos_token_id=None,
         eos_token_id=1,
         pad_token_id=0,

@@ -22,6 +22,7 @@ from tests.unit.backends.contract import count_submits, drain
 from organon.backends.base import JobState, JobStatus
 from organon.backends.cached import CachedBackend
 from organon.backends.fake import FakeBackend
+from organon.backends.job import Job
 from organon.backends.training_run import TrainingRun
 from organon.config.spec import BaseModel, TrainSpec, from_dict
 from organon.errors import StoreError, TrainingError
@@ -231,6 +232,25 @@ async def test_a_poll_that_meets_another_process_publishing(
     assert (await run.wait(), run.status) == ("fake-model-1", "succeeded")
 
 
+async def test_a_poll_while_another_process_is_publishing_waits_for_it(
+    store: Store, spec: TrainSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its backend has cleared away what ours needs to take the job up; the folder is not yet renamed."""
+    other = CachedBackend(FakeBackend(steps_before_done=1), store)
+    key = (await other.submit_run(spec)).handle
+    job = Job.read(store.staging("runs", key))
+    assert job is not None
+    mine = CachedBackend(FakeBackend(), store)
+    with store.lock("runs", key):
+        record = store.staging("runs", key) / "fake_job.json"
+        record.rename(record.with_suffix(".away"))
+        task = asyncio.create_task(mine.poll(key))
+        await asyncio.sleep(0.2)
+        assert not task.done()
+        await other._publish(job, await other.backend.poll("fake-job-1"))
+    assert (await task).model_id == "fake-model-1"
+
+
 async def test_an_error_of_the_backend_is_not_swallowed(
     store: Store, spec: TrainSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,6 +367,7 @@ from pathlib import Path
 sys.path[:0] = sys.argv[3].split(":")
 from organon.backends.cached import CachedBackend
 from organon.backends.fake import FakeBackend
+from organon.backends.job import Job
 from organon.config.spec import TrainSpec, from_dict
 from organon.store.store import Store
 import json
@@ -422,6 +443,34 @@ async def test_a_retry_that_succeeds_is_published_with_its_count(tmp_path: Path,
     assert await loaded.wait(poll_seconds=0.01) == "fake-model-1"
     hit = await other.submit_run(spec)
     assert (hit.cached, hit.metadata["retries"]) == (True, 1)
+
+
+async def test_an_old_failure_is_not_blamed_on_the_next_attempt(
+    store: Store, spec: TrainSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backend may name every attempt alike: meanwhile another process started the job again."""
+
+    class Alike(FakeBackend):
+        def _start(self, spec: TrainSpec, key: str) -> Any:
+            self._jobs.clear()
+            return dataclasses.replace(super()._start(spec, key), job_id="the-job")
+
+    ours = Alike(steps_before_done=2, fail_with="node lost")
+    run = await CachedBackend(ours, store).submit_run(spec)
+    theirs = Alike(steps_before_done=5)
+    poll = ours.poll
+
+    async def overtaken(job_id: str) -> JobStatus:
+        status = await poll(job_id)
+        if status.state is JobState.FAILED:
+            monkeypatch.setattr(ours, "poll", theirs.poll)
+            monkeypatch.setattr(ours, "fetch", theirs.fetch)
+            await CachedBackend(theirs, store).submit_run(spec)
+        return status
+
+    monkeypatch.setattr(ours, "poll", overtaken)
+    assert await run.wait(poll_seconds=0.001) == "fake-model-1"
+    assert len(store.failures("runs", run.handle)) == 1
 
 
 async def test_no_retry_unless_asked(store: Store, spec: TrainSpec) -> None:

@@ -103,7 +103,7 @@ async def test_nobody_computes_for_callers_that_have_gone():
         task.cancel()
     started = time.monotonic()
     await asyncio.gather(*tasks, return_exceptions=True)
-    while run.running:
+    while run.running:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)
     assert time.monotonic() - started < 2.0

@@ -90,8 +90,10 @@ def test_epochs_of_a_sample_are_one_cluster():
 
 def test_clusters_of_unequal_size_weigh_by_their_samples():
     found = compare(
-        [{"id": "a", "epoch": e, "scores": {"m": 0}} for e in (1, 2, 3)] + [{"id": "b", "epoch": 1, "scores": {"m": 0}}],
-        [{"id": "a", "epoch": e, "scores": {"m": 1}} for e in (1, 2, 3)] + [{"id": "b", "epoch": 1, "scores": {"m": 0}}],
+        [{"id": "a", "epoch": e, "scores": {"m": 0}} for e in (1, 2, 3)]
+        + [{"id": "b", "epoch": 1, "scores": {"m": 0}}],
+        [{"id": "a", "epoch": e, "scores": {"m": 1}} for e in (1, 2, 3)]
+        + [{"id": "b", "epoch": 1, "scores": {"m": 0}}],
         "m",
     )
     assert found.difference == 0.75
@@ -111,7 +113,10 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
 
 def test_every_scorer_of_every_common_task_is_compared():
     def result(a, b):
-        rows = [{"id": i, "epoch": 1, "scores": {"match": x, "judge": {"tone": y}}} for i, (x, y) in enumerate([(a, b), ("C", 0.5)])]
+        rows = [
+            {"id": i, "epoch": 1, "scores": {"match": x, "judge": {"tone": y}}}
+            for i, (x, y) in enumerate([(a, b), ("C", 0.5)])
+        ]
         return {"metrics": {"match/accuracy": 0.5, "judge/tone/mean": 0.5}, "samples": rows}
 
     base = EvalResults("b", {"one": result("I", 0.0), "only base": result("I", 0.0)})

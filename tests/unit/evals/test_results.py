@@ -35,7 +35,12 @@ def results() -> EvalResults:
             "words": {
                 "metrics": {"accuracy": 0.5, "stderr": math.nan},
                 "scores": {"match": {"accuracy": 0.5}, "judge/tone": {"mean": math.inf}},
-                "samples": [sample(1, "C"), sample("two", "I"), sample(3, None, error="boom"), sample(4, {"a": math.nan})],
+                "samples": [
+                    sample(1, "C"),
+                    sample("two", "I"),
+                    sample(3, None, error="boom"),
+                    sample(4, {"a": math.nan}),
+                ],
             },
             "arithmetic": {"metrics": {"accuracy": 1.0}, "samples": []},
         },

@@ -12,7 +12,7 @@ from organon.config.schema import EvalConfig, GenerationConfig, TaskConfig
 from organon.errors import ConfigError, NotFoundError
 from organon.evals.suite import resolve_suite, resolve_task, task_key
 
-TASKS = '''
+TASKS = """
 from inspect_ai import task, Task
 import helper
 raise RuntimeError("resolving must not run this file")
@@ -24,7 +24,7 @@ def words(path="words.txt", length: int = 5): ...
 def arithmetic(**anything): ...
 
 def not_a_task(): ...
-'''
+"""
 
 
 @pytest.fixture
@@ -37,7 +37,9 @@ def project(tmp_path, monkeypatch):
     (package / "inner").mkdir(parents=True)
     (package / "__init__.py").write_text("raise RuntimeError('not imported')\n")
     (package / "inner" / "__init__.py").write_text("")
-    (package / "inner" / "tasks.py").write_text("from ..scoring import f\nfrom inspect_ai import task\n\n@task\ndef words(): ...\n")
+    (package / "inner" / "tasks.py").write_text(
+        "from ..scoring import f\nfrom inspect_ai import task\n\n@task\ndef words(): ...\n"
+    )
     (package / "scoring.py").write_text("import json\nfrom demo_pkg.inner import deeper\n")
     (package / "inner" / "deeper.py").write_text("X = 1\n")
     return tmp_path

@@ -42,7 +42,7 @@ def publish(store: Store) -> Publish:
 def log() -> Iterator[list[dict[str, Any]]]:
     """The records that loguru got during the test: ``message``, ``level``, ``extra``."""
     records: list[dict[str, Any]] = []
-    sink = logger.add(lambda m: records.append(dict(m.record)), level="DEBUG", format="{message}")  # type: ignore[attr-defined]
+    sink = logger.add(lambda m: records.append(dict(m.record)), level="DEBUG", format="{message}")
     yield records
     logger.remove(sink)
 
@@ -56,11 +56,9 @@ def warnings_in(log: list[dict[str, Any]]) -> Callable[[], list[str]]:
 def python() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run Python code in a process of its own, where it may fork, kill itself, or change its limits."""
 
-    def run(
-        code: str, *arguments: str, prefix: tuple[str, ...] = (), **options: Any
-    ) -> subprocess.CompletedProcess[str]:
+    def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(SOURCE), "LOGURU_LEVEL": "WARNING"}
-        command = [*prefix, sys.executable, "-c", code, *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, **options)
+        command = [sys.executable, "-c", code, *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
     return run

@@ -24,20 +24,7 @@ from organon.store.store import Store
 OLD, NEW, FAILED = "a" * 64, "b" * 64, "c" * 64
 ROWS = [{"text": str(i) * 100} for i in range(100)]
 FILES = {"results.json": '{"accuracy": 1}', "deep/weights.bin": "w" * 20_000}
-CALLS = (
-    "write",
-    "fsync",
-    "rename",
-    "replace",
-    "link",
-    "mkdir",
-    "chmod",
-    "fchmod",
-    "unlink",
-    "ftruncate",
-    "pwrite",
-    "rmdir",
-)
+CALLS = ["write", "fsync", "rename", "replace", "link", "mkdir", "rmdir", "chmod", "fchmod", "unlink"]
 
 
 def prepare(root: Path) -> None:
@@ -81,8 +68,8 @@ def check(root: Path, *, complete: bool = False) -> None:
     dataset = store.dataset_path(dataset_hash(ROWS))
     assert store.link("model_ids", OLD) in ("model-1", "model-2")
     for row in store.index.entries():
-        if row.kind in ("runs", "evals"):
-            assert store.find(row.kind, row.ident) is not None, f"a row without an entry: {row}"
+        if row.kind == "runs":
+            assert store.find("runs", row.ident) is not None, f"a row without an entry: {row}"
     assert time.monotonic() - started < 5.0, "slow to open"
     assert not damage, damage
     if complete:

@@ -87,7 +87,7 @@ def test_eight_processes_same_keys(
     assert builds == 12 if mode == "locks" else builds >= 12
     assert store.index.check() == []
     assert len(store.index.entries()) == 12
-    assert all(store.find("runs", row.ident) for row in store.index.entries())  # type: ignore[arg-type]
+    assert all(store.find("runs", row.ident) for row in store.index.entries())
 
 
 def test_two_publishers_of_one_key_keep_one_entry(store: Store) -> None:

@@ -23,13 +23,13 @@ ENVIRONMENT = {
 }
 SYSCALLS = ["pwrite64", "fdatasync", "ftruncate", "fsync", "rename", "unlink", "write", "mkdir", "fchmod", "chmod"]
 # 0: every one of them, in some minutes; else every n-th
-STRIDE = int(os.environ.get("ORGANON_CRASH_STRIDE", "12"))
+STRIDE = int(os.environ.get("ORGANON_CRASH_STRIDE", "20"))
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder in memory: what is killed here are processes, and fsync then costs nothing."""
-    memory = Path("/dev/shm")  # noqa: S108
+    memory = Path("/dev/shm")
     place = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
     yield place
     shutil.rmtree(place)
@@ -39,6 +39,7 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=280)
 
 
+@pytest.mark.slow
 def test_kill_before_every_call_that_changes_the_disk(folder: Path) -> None:
     """K1: each write is moreover cut off in its middle."""
     done = _run(sys.executable, str(DRIVER), "every-call", str(folder))
@@ -46,6 +47,7 @@ def test_kill_before_every_call_that_changes_the_disk(folder: Path) -> None:
     assert json.loads(done.stdout) >= 50
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_kill_at_system_calls_sqlite_included(folder: Path) -> None:
     """K1: ORGANON_CRASH_STRIDE=1 takes all of the about 190 points."""

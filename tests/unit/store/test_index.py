@@ -71,7 +71,7 @@ def test_a_lost_or_damaged_index_is_rebuilt_with_one_notice(
     store.set_link("model_ids", KEY, "ft:1", backend="openai")
     store.set_link("file_ids", ("openai", digest), "file-1", backend="openai")
     store.record_failure("runs", "0" * 64, "boom")
-    before = {row.path: (row.kind, row.ident, row.bytes, row.files, row.labels) for row in store.index.entries()}
+    before = _contents(store)
     damage(store.index.path)
     log.clear()
 
@@ -80,9 +80,7 @@ def test_a_lost_or_damaged_index_is_rebuilt_with_one_notice(
     notices = [record["message"] for record in log if "CACHE-079" in record["message"]]
     assert len(notices) == 1
     assert "rebuilt from 5 manifests" in notices[0]
-    assert {
-        row.path: (row.kind, row.ident, row.bytes, row.files, row.labels) for row in again.index.entries()
-    } == before
+    assert _contents(again) == before
     assert again.link("model_ids", KEY) == "ft:1"
     assert [row.error for row in again.failures("runs", "0" * 64)] == ["boom"]
     assert again.index.check() == []
@@ -92,6 +90,10 @@ def test_a_lost_or_damaged_index_is_rebuilt_with_one_notice(
     assert mirror.execute("SELECT * FROM eval_results").fetchall() == [(KEY, f"evals/m/{KEY}/results.json")]
     assert mirror.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone() == (str(STORE_SCHEMA),)
     mirror.close()
+
+
+def _contents(store: Store) -> dict[str, Any]:
+    return {row.path: (row.kind, row.ident, row.bytes, row.files, row.labels) for row in store.index.entries()}
 
 
 def test_a_new_store_says_nothing_about_its_index(store: Store, log: list[dict[str, Any]]) -> None:

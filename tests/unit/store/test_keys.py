@@ -91,7 +91,7 @@ def test_the_key_survives_json_and_reordering() -> None:
     assert _key(again) == _key(spec)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(json_values, st.randoms(use_true_random=False))
 def test_canonical_ignores_order_and_notation(value: Any, rng: random.Random) -> None:
     """C8."""
@@ -99,7 +99,7 @@ def test_canonical_ignores_order_and_notation(value: Any, rng: random.Random) ->
     assert canonical(json.loads(text)) == canonical(value)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(json_values, json_values)
 def test_canonical_tells_different_values_apart(one: Any, other: Any) -> None:
     """C8: equal text exactly where the values are equal, types included (1, 1.0 and true differ)."""

@@ -262,7 +262,8 @@ def _is_alive(job: _Job) -> bool:
 
 def _has_succeeded(place: Workdir) -> bool:
     status = place.read(names.STATUS)
-    return status is not None and status["state"] == JobState.SUCCEEDED and bool(place.epochs()) and not place.is_locked()
+    ended = status is not None and status["state"] == JobState.SUCCEEDED
+    return ended and bool(place.epochs()) and not place.is_locked()
 
 
 def _obituary(job: _Job) -> str:
@@ -281,6 +282,9 @@ def _deliver(place: Workdir, dest: Path) -> None:
     if dest.resolve() == place.path.resolve():
         shutil.rmtree(place.path / names.CHECKPOINTS, ignore_errors=True)
         (place.path / names.LOCK).unlink(missing_ok=True)
+        for path in place.path.rglob("*"):
+            if path.is_symlink():  # wandb's `latest-run`: the store holds plain files only
+                path.unlink()
         return
     for folder in place.epochs():
         shutil.copytree(folder, dest / folder.name, dirs_exist_ok=True)

@@ -62,10 +62,10 @@ class Checkpoints:
         """Write ``state``, durably. Raises StoreError if the disk does not take it."""
         self.saved += 1
         self.folder.mkdir(parents=True, exist_ok=True)
-        with report_disk_errors(self.folder), temporary(self.folder) as (file, unfinished):
+        with report_disk_errors(self.folder), temporary(self.folder) as (_, unfinished):
+            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
             with _disk_errors():
-                save_file({k: v.detach().cpu().contiguous() for k, v in state.tensors.items()}, unfinished, _header(state))
-            # safetensors writes by name: the descriptor that `temporary` opened may be of a replaced file
+                save_file(tensors, unfinished, _header(state))
             with unfinished.open("rb") as written:
                 seal(written.fileno(), read_only=False)
             place = self.folder / f"{state.step:08d}-{sha256_file(unfinished)}.safetensors"

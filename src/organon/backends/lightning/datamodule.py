@@ -129,12 +129,17 @@ class ChatDataModule(LightningDataModule):  # type: ignore[misc]  # mypy does no
         """One item per optimizer step that is still to do."""
         return Steps(self)
 
+    def transfer_batch_to_device(self, batch: StepBatch, device: torch.device, dataloader_idx: int) -> StepBatch:
+        """Not here: the module moves one micro-batch at a time."""
+        return batch
+
     def validation_batches(self) -> Iterator[MicroBatch]:
         """All validation rows, in order of their length."""
-        if self.validation is not None:
-            order = sorted(range(len(self.validation.rows)), key=lambda row: self.validation.lengths[row])  # type: ignore[union-attr]
-            for rows in split(order, self.plan.micro_batch_size):
-                yield self.validation.batch(rows, self.padding)
+        if self.validation is None:
+            return
+        order = sorted(range(len(self.validation.rows)), key=self.validation.lengths.__getitem__)
+        for rows in split(order, self.plan.micro_batch_size):
+            yield self.validation.batch(rows, self.padding)
 
     def step_batch(self, step: int) -> StepBatch:
         """The rows of one optimizer step."""

@@ -21,7 +21,10 @@ from organon.config.spec import TrainSpec
 from organon.store.files import sync_file, write_atomic
 
 # `tokens`: real input tokens seen so far; `time`: seconds since the epoch.
-COLUMNS = ("step", "epoch", "train/loss", "learning_rate", "grad_norm", "val/loss", "tokens", "tokens_per_second", "time")
+COLUMNS = (
+    *("step", "epoch", "train/loss", "learning_rate", "grad_norm", "val/loss"),
+    *("tokens", "tokens_per_second", "time"),
+)
 
 Row = dict[str, Any]
 

@@ -14,7 +14,6 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -26,13 +25,14 @@ from organon.config.schema import OptimConfig
 from organon.errors import TrainingError
 from organon.models.chat import IGNORED
 
-EXPONENTIAL_END = 0.01  # of the peak learning rate, at the last step
+EXPONENTIAL_END = 0.01  # of the peak learning rate, where the exponential schedule leads
 
 
 class CompletionModule(LightningModule):  # type: ignore[misc]  # mypy does not follow lightning
     """``model`` is a causal language model of transformers or peft; its trainable parameters are trained.
 
-    ``bf16``: matrix products in bfloat16 (autocast), weights and sums as they are. ``check_stop`` is called between micro-batches and may raise to end the training.
+    ``bf16``: matrix products in bfloat16 (autocast), weights and sums as they are. ``check_stop`` is
+    called between micro-batches and may raise to end the training.
     """
 
     def __init__(
@@ -105,10 +105,6 @@ class CompletionModule(LightningModule):  # type: ignore[misc]  # mypy does not 
         self.model.train()
         return total / trained
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Not here: ``loss_sum`` moves one micro-batch at a time."""
-        return batch
-
     def state_tensors(self) -> dict[str, torch.Tensor]:
         """Trainable parameters and optimizer state by name, for a checkpoint."""
         tensors: dict[str, torch.Tensor] = {}
@@ -147,20 +143,20 @@ def adamw(parameters: dict[str, torch.nn.Parameter], optim: OptimConfig) -> torc
 def learning_rate(optim: OptimConfig, step: int, total_steps: int) -> float:
     """The rate of optimizer step ``step`` (from 1): linear warm-up, then the schedule to the last step.
 
-    The first step after the warm-up has the full rate. Cosine and linear end just above 0, exponential
-    at 1 % of the peak.
+    The first step after the warm-up has the full rate. Cosine and linear fall to just above 0, exponential
+    to just above 1 % of the peak.
     """
     warmup = min(optim.warmup_steps, total_steps)
     if step <= warmup:
         return optim.learning_rate * step / (warmup + 1)
     progress = (step - warmup - 1) / max(1, total_steps - warmup)  # 0 <= progress < 1
-    factor = {
+    factors = {
         "constant": 1.0,
         "linear": 1 - progress,
         "cosine": (1 + math.cos(math.pi * progress)) / 2,
-        "exponential": EXPONENTIAL_END**progress,
-    }[optim.schedule]
-    return optim.learning_rate * factor
+        "exponential": math.pow(EXPONENTIAL_END, progress),
+    }
+    return optim.learning_rate * factors[optim.schedule]
 
 
 def stream_seed(seed: int, step: int, micro: int) -> int:

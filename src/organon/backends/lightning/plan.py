@@ -57,7 +57,7 @@ class Plan:
         rng.shuffle(rows)
         batches: list[list[int]] = []
         for window in split(rows, WINDOW * self.global_batch_size):
-            window.sort(key=lambda row: self.lengths[row])
+            window.sort(key=self.lengths.__getitem__)
             batches += split(window, self.global_batch_size)
         rng.shuffle(batches)
         return batches

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import FrameType
 
 
-class Stopped(Exception):  # noqa: N818 - a request, not an error
+class Stopped(Exception):
     """The training was asked to stop."""
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +79,10 @@ def training_identity(spec: TrainSpec, compute: dict[str, Any]) -> str:
 
 
 def _set_up(spec: TrainSpec, compute: dict[str, Any]) -> None:
-    """Threads, devices and determinism of this process."""
+    """Threads, devices, determinism and quiet of this process."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)  # Lightning's own
+    warnings.filterwarnings("error", message=".*an autograd kernel was not registered")  # the gradient would be lost
     if compute["device"] == "cuda":
         _check_gpu(compute["precision"])
     else:
@@ -136,8 +141,9 @@ def _model(spec: TrainSpec, compute: dict[str, Any]) -> Any:
     )
     if full:
         model.requires_grad_(True)
-        return model
-    return new_adapter(model, spec.adapter, seed=spec.seed)
+    else:
+        model = new_adapter(model, spec.adapter, seed=spec.seed)
+    return model.train()
 
 
 def _steps(
@@ -176,7 +182,7 @@ def _steps(
         data=data,
         config=spec.callbacks,
         checkpoints=checkpoints,
-        log=MetricsLog(workdir, resumed_step=state.logged_step if state else 0, with_csv=spec.logger.csv),
+        metrics_log=MetricsLog(workdir, resumed_step=state.logged_step if state else 0, with_csv=spec.logger.csv),
         mirror=WandbMirror(spec, key, workdir) if spec.logger.wandb else None,
         identity=name,
         save_model=save_model,

@@ -96,10 +96,9 @@ class Workdir:
 
     def log_tail(self, lines: int = 15, most_bytes: int = 8192) -> str:
         """The end of the worker's log."""
-        with contextlib.suppress(FileNotFoundError):
-            with (self.path / LOG).open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - most_bytes))
-                return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+        with contextlib.suppress(FileNotFoundError), (self.path / LOG).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - most_bytes))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
         return ""
 
 

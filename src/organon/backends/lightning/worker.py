@@ -6,6 +6,7 @@ exit code: 0 succeeded, 1 failed, 2 the user's input, 130 or 143 stopped by a si
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -77,6 +78,7 @@ def run(workdir: Workdir) -> int:
         spec = from_dict(TrainSpec, workdir.read(SPEC) or {})
         status.report(phase="importing")
         # Importing Lightning, transformers and peft takes seconds: the caller has seen the phase by now.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises to fetch kernels from the hub
         from organon.backends.lightning.training import train
 
         train(spec, job["key"], workdir, report=status.report, stop=stop)
@@ -96,6 +98,7 @@ def run(workdir: Workdir) -> int:
 
 def main(arguments: list[str]) -> int:
     """Entry point; the second argument is the descriptor of the lock, if the caller has taken it for us."""
+    _log_to_stderr()
     workdir = Workdir(Path(arguments[0]).absolute())
     lock = int(arguments[1]) if len(arguments) > 1 else workdir.lock()
     if lock is None:
@@ -103,6 +106,18 @@ def main(arguments: list[str]) -> int:
         return LOCKED_EXIT_CODE
     sign(lock)
     return run(workdir)
+
+
+def _log_to_stderr() -> None:
+    """Which is the job's ``logs.txt``. Tracebacks without the values of variables: rows may be private."""
+
+    def clean(record: Any) -> None:
+        record["message"] = redact(record["message"])
+
+    logger.remove()
+    logger.configure(patcher=clean)
+    level = os.environ.get("ORGANON_LOG", "INFO").upper()
+    logger.add(sys.stderr, level=level, format="{time:HH:mm:ss} {level: <7} {message}", diagnose=False, backtrace=False)
 
 
 def _peak_memory_bytes(device: str | None) -> int:

@@ -1,0 +1,145 @@
+"""Sweeps, kills and interrupts of the main job, as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from organon.store.keys import sha256_file
+
+pytestmark = pytest.mark.slow
+
+ENVIRONMENT = {
+    **{k: v for k, v in os.environ.items() if not k.endswith(("_KEY", "_TOKEN")) and k != "ORGANON_STORE"},
+    "NO_COLOR": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+SHORT = ("experiment=capitalization", "trainer.max_steps=24", "callbacks.checkpoint_every_n_steps=4")
+NO_EVAL = (*SHORT, "eval=none", "logger=none")
+
+
+def start(cwd: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "organon.cli", *arguments],
+        cwd=cwd,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(cwd: Path, *arguments: str) -> tuple[int, str, str]:
+    process = start(cwd, *arguments)
+    out, err = process.communicate(timeout=600)
+    return process.returncode, out, err
+
+
+def wait_for_step(cwd: Path, step: int) -> dict[str, int]:
+    """The worker's status once it has done ``step`` steps."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for path in (cwd / "outputs" / "store" / "staging").rglob("status.json"):
+            try:
+                status = json.loads(path.read_text())
+            except (OSError, ValueError):
+                continue
+            if status.get("step", 0) >= step:
+                return dict(status)
+        time.sleep(0.05)
+    pytest.fail(f"no step {step} within two minutes")
+
+
+def adapter_hash(cwd: Path) -> str:
+    (file,) = (cwd / "outputs" / "store" / "runs").glob("*/epoch_0/adapter_model.safetensors")
+    return sha256_file(file)
+
+
+def test_sweep_makes_two_runs_in_one_group_and_evaluates_the_base_once(tmp_path: Path) -> None:
+    """Show-list 2; CK-34: alpha follows the rank."""
+    sweep = ("run", "-m", *SHORT, "adapter.rank=4,8", "eval.limit=4")
+    code, out, err = finish(tmp_path, *sweep)
+    assert code == 0, err
+    results = [json.loads(p.read_text()) for p in (tmp_path / "outputs" / "runs").glob("*/result.json")]
+    assert len({r["key"] for r in results}) == 2
+    runs = list((tmp_path / "outputs" / "store" / "runs").iterdir())
+    alphas = {json.loads((r / "epoch_0" / "adapter_config.json").read_text())["lora_alpha"] for r in runs}
+    assert alphas == {8, 16}
+    bases = [p for p in (tmp_path / "outputs" / "store" / "evals").iterdir() if p.name.startswith("base-")]
+    assert len(bases) == 1
+    assert len(list(bases[0].iterdir())) == 6
+    groups = {json.loads((r / "spec.json").read_text())["logger"]["group"] for r in runs}
+    assert len(groups) == 1
+    assert None not in groups
+    assert all(list((r / "logs" / "wandb").glob("**/*.wandb")) for r in runs)
+    code, out, err = finish(tmp_path, *sweep)
+    assert code == 0, err
+    assert out.count("answered from the store") == 2
+
+
+def test_kill_dash_nine_and_the_same_command_gives_the_same_adapter(tmp_path: Path) -> None:
+    """Show-list 4, K3: bit for bit, caller and worker killed."""
+    undisturbed, killed = tmp_path / "a", tmp_path / "b"
+    undisturbed.mkdir()
+    killed.mkdir()
+    code, _, err = finish(undisturbed, "run", *NO_EVAL)
+    assert code == 0, err
+    process = start(killed, "run", *NO_EVAL)
+    status = wait_for_step(killed, 10)
+    process.kill()
+    process.wait()
+    os.kill(status["pid"], signal.SIGKILL)
+    code, out, err = finish(killed, "run", *NO_EVAL, "--json")
+    assert code == 0, err
+    assert json.loads(out)["train"]["resumed_from_step"] >= 8
+    assert adapter_hash(killed) == adapter_hash(undisturbed)
+
+
+def test_worker_that_dies_is_a_failure_and_not_a_result(tmp_path: Path) -> None:
+    """DL-18."""
+    process = start(tmp_path, "run", *NO_EVAL)
+    status = wait_for_step(tmp_path, 2)
+    os.kill(status["pid"], signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "signal 9" in err
+    assert "Traceback" not in err
+    (record,) = (tmp_path / "outputs" / "runs").glob("*/result.json")
+    assert json.loads(record.read_text())["state"] == "failed"
+    assert not list((tmp_path / "outputs" / "store").glob("runs/*/checkpoint.json"))
+
+
+def test_interrupt_stops_cleanly_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    """K11: one checkpoint, no worker left, exit 130."""
+    process = start(tmp_path, "run", *NO_EVAL)
+    status = wait_for_step(tmp_path, 6)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert "continues from the last checkpoint" in err
+    assert not psutil.pid_exists(status["pid"]) or psutil.Process(status["pid"]).status() == psutil.STATUS_ZOMBIE
+    code, out, err = finish(tmp_path, "run", *NO_EVAL, "--json")
+    assert code == 0, err
+    assert json.loads(out)["train"]["resumed_from_step"] >= 6
+
+
+def test_second_process_attaches_to_the_running_worker(tmp_path: Path) -> None:
+    """C2 for training: two processes that ask for one key do the work once."""
+    first = start(tmp_path, "run", *NO_EVAL)
+    wait_for_step(tmp_path, 2)
+    code, _, err = finish(tmp_path, "run", *NO_EVAL, "--json")
+    _, first_err = first.communicate(timeout=120)
+    assert (code, first.returncode) == (0, 0), err + first_err
+    (run,) = (tmp_path / "outputs" / "store" / "runs").iterdir()
+    steps = [
+        json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines() if "train/loss" in line
+    ]
+    assert steps == sorted(set(steps))
