@@ -24,8 +24,8 @@ tags: [llama, tiny, byte-level, test-model]
 A Llama of {parameters:,} parameters that follows simple instructions about strings and small numbers. It exists so that
 fine-tuning, quantisation and evaluation can be tried for real, in seconds, on a laptop CPU and without a download.
 
-- **Architecture:** `LlamaForCausalLM`, {layers} layers, width {width}, {heads} heads, feed-forward width
-  {feed_forward}, tied embeddings, bfloat16. All widths are multiples of 64, the block size of NF4.
+- **Architecture:** `LlamaForCausalLM`, {layers} layers, width {width}, {heads} heads, feed-forward {feed_forward},
+  tied embeddings, bfloat16. All widths are multiples of 64, the block size of NF4.
 - **Tokenizer:** one token per UTF-8 byte (id 6 + byte) and six special tokens: `<|pad|>` `<|bos|>` `<|end|>`
   `<|system|>` `<|user|>` `<|assistant|>`. Every text can be encoded; one token is one byte.
 - **Chat template:** system, user and assistant turns, each closed by `<|end|>`, which also ends the generation. It
@@ -64,7 +64,8 @@ Copying by length of the string ({count} held-out strings for each number):
 It knows no facts and no language beyond the templates of its corpus, and cannot hold a conversation: a message that is
 not one of the instructions above is echoed or answered by nonsense. The system prompt is ignored. Text outside
 printable ASCII can be encoded but was never trained. Strings of 12 letters and more and chats longer than 270 tokens
-degrade. A skill with a low score in the table is guesswork. Use it for tests and demonstrations, for nothing else.
+degrade. Low scores in the table are guesswork; guessing alone is right half of the time where the answer is yes or no
+(contains, starts with, is larger, even or odd). Use it for tests and demonstrations, for nothing else.
 """
 
 

@@ -5,6 +5,7 @@ Signatures follow MOTools (requirements MO-07..32), so that its workflows run wi
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from organon.evals.fake import FakeEvalBackend
 from organon.evals.inspect_backend import InspectBackend
 from organon.evals.results import EvalResults
 from organon.pipeline.resolve import resolve
+from organon.report.names import run_name
 from organon.store.cache import Cache
 from organon.store.store import Store
 
@@ -105,7 +107,8 @@ class Client:
             hyperparameters={} if self.backend.local else dict(hyperparameters or {}),
             extra={k: v for k, v in kwargs.items() if k not in ("seed", "validation_file")},
         )
-        return await CachedBackend(self.backend, self.store).submit_run(spec)
+        backend = CachedBackend(self.backend, self.store)
+        return await backend.submit_run(dataclasses.replace(spec, name=run_name(backend.key(spec))))
 
     async def evaluate(self, model_id: str, eval_suite: str | list[str], **inspect_kwargs: Any) -> EvalResults:
         """Score a model on Inspect tasks, or take the scores from the store.

@@ -60,18 +60,11 @@ class Batcher(Generic[R, A]):
         return await future
 
     async def _work(self) -> None:
-        wave: list[_Waiting[R, A]] = []
-        try:
-            while self._waiting:
-                await self._gather()
-                wave, self._waiting = self._waiting, []
-                for batch in self._batches(wave):
-                    await self._answer([w for w in batch if not w.future.done()])
-        except asyncio.CancelledError:  # the loop is closing: nobody may wait for ever
-            for waiting in (*wave, *self._waiting):
-                waiting.future.cancel()
-            self._waiting = []
-            raise
+        while self._waiting:
+            await self._gather()
+            wave, self._waiting = self._waiting, []
+            for batch in self._batches(wave):
+                await self._answer([w for w in batch if not w.future.done()])
 
     async def _gather(self) -> None:
         seen = -1

@@ -193,7 +193,7 @@ class Store:
         for _ in range(3):
             existing = self._intact(kind, identity)
             if existing:
-                remove_tree(staging_folder)
+                self._throw_away(staging_folder)
                 return existing
             manifest = self._move(kind, identity, staging_folder, place, labels or {})
             if manifest:
@@ -224,11 +224,16 @@ class Store:
         place, path = self.place(kind, ident), str(relative(kind, ident))
         self.index.check_version()
         self.index.forget(path)
+        with report_disk_errors(place, action="delete"):
+            self._throw_away(place)
+
+    def _throw_away(self, path: Path) -> None:
+        """Delete a file or folder by renaming it first: nobody sees, or publishes, a part of it."""
         trash = self.root / "staging" / f"{TEMPORARY}{secrets.token_hex(8)}"
-        with report_disk_errors(place, action="delete"), contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):
             trash.parent.mkdir(parents=True, exist_ok=True)
-            place.rename(trash)
-            sync_folder(place.parent)
+            path.rename(trash)
+            sync_folder(path.parent)
             trash.unlink() if trash.is_file() else remove_tree(trash)
 
     def _move(

@@ -27,7 +27,7 @@ from organon.errors import ConfigError, TrainingError
 KEY = "0123456789abcdef" * 4
 
 
-async def until(backend: LightningBackend, job_id: str, condition: Any, seconds: float = 120) -> JobStatus:
+async def until(backend: LightningBackend, job_id: str, condition: Any, seconds: float = 240) -> JobStatus:
     """Poll until ``condition(status)``."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -54,6 +54,7 @@ async def watched(backend: LightningBackend, workdir: Path) -> AsyncIterator[Lig
             os.kill(pid, signal.SIGKILL)
         for job in backend._jobs.values():
             if job.process is not None:
+                job.process.kill()
                 job.process.wait(10)
 
 
@@ -98,6 +99,8 @@ async def test_a_second_process_attaches_and_cancel_ends_with_a_checkpoint(lab: 
     """K11 through the backend: SIGTERM, one checkpoint, state cancelled; MO-26, MO-27."""
     spec = lab.spec(epochs=2000, checkpoint_every_n_steps=10_000, validation=[])
     process = lab.start(spec, tmp_path)
+    while not Workdir(tmp_path).is_locked():
+        await asyncio.sleep(0.02)
     async with watched(LightningBackend(), tmp_path) as backend:
         assert await backend.submit(spec, KEY, tmp_path) == "lightning-0123456789abcdef"
         assert backend._jobs["lightning-0123456789abcdef"].process is None  # attached, not started

@@ -11,7 +11,7 @@ import pytest
 from organon.store.store import Store
 
 BUILDERS = """
-import fcntl, json, os, sys, time
+import fcntl, json, os, sys, time, traceback
 from pathlib import Path
 from organon.errors import StoreError
 from organon.store.store import Store
@@ -46,6 +46,7 @@ def work(number):
         for attempt in range(50):
             try:
                 entry, made = get(store, key)
+                texts = None
                 texts = {name: (entry.path / name).read_text() for name in content(key)}
                 break
             except (StoreError, FileNotFoundError):
@@ -64,6 +65,9 @@ for number in range(8):
     if os.fork() == 0:
         try:
             os.write(write, json.dumps(work(number)).encode())
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
         finally:
             os._exit(0)
     os.close(write)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -123,26 +124,37 @@ def test_a_lock_file_deleted_by_a_clean_up_does_not_let_two_in(tmp_path: Path) -
     assert holder(path) is None
 
 
-def test_looking_at_a_free_lock_does_not_make_another_one_give_up(store: Store) -> None:
-    """`holder` takes the lock for microseconds; `blocking=False` must not fail because of that."""
-    with store.lock("runs", KEY):
+def test_a_lock_file_deleted_between_opening_and_locking_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock must be on the file that the next one will open."""
+    path, real, deleted = tmp_path / "x.lock", fcntl.flock, False
+
+    def delete_first(file: int, operation: int) -> None:
+        nonlocal deleted
+        if not deleted:
+            path.unlink()
+            deleted = True
+        real(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", delete_first)
+    with hold(path):
+        assert holder(path) is not None
+        with pytest.raises(LockBusy), hold(path, blocking=False):
+            pass
+
+
+def test_a_look_at_the_lock_does_not_make_a_non_blocking_one_give_up(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    with hold(path):
         pass
-    stop = threading.Event()
-
-    def look() -> None:
-        while not stop.is_set():
-            store.holder("runs", KEY)
-            time.sleep(0.0005)
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        for _ in range(100):
-            with store.lock("runs", KEY, blocking=False):
-                pass
-    finally:
-        stop.set()
-        thread.join()
+    file = os.open(path, os.O_RDONLY)
+    fcntl.flock(file, fcntl.LOCK_SH)  # as `holder` does
+    timer = threading.Timer(0.01, os.close, [file])
+    timer.start()
+    with hold(path, blocking=False):
+        pass
+    timer.join()
 
 
 def test_unreadable_holder_information_is_no_error(store: Store) -> None:

@@ -86,6 +86,33 @@ def test_published_files_are_read_only(store: Store, publish: Callable[..., Any]
     assert modes == {0o444}
     store.discard("runs", KEY)
     assert not entry.path.exists()
+    assert store.index.row(f"runs/{KEY}") is None
+
+
+def test_everything_is_on_the_disk_before_it_gets_its_name(
+    store: Store, publish: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """K1, a power cut: files and folders are fsynced, then the rename, then the folder that holds the new name."""
+    store.staging("runs", "0" * 64)
+    events: list[str] = []
+    real_fsync, real_rename = os.fsync, os.rename
+
+    def fsync(file: int) -> None:
+        events.append("fsync " + str(Path(f"/proc/self/fd/{file}").readlink().relative_to(store.root)))
+        real_fsync(file)
+
+    def rename(source: Any, target: Any, **named: Any) -> None:
+        events.append("rename " + str(Path(target).relative_to(store.root)))
+        real_rename(source, target, **named)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", rename)
+    publish("runs", KEY, {"a": "1", "deep/b": "2"})
+    done = events.index(f"rename runs/{KEY}")
+    staging = f"fsync staging/runs/{KEY}"
+    assert {f"{staging}/a", f"{staging}/deep/b", f"{staging}/deep", staging} <= set(events[:done])
+    assert any(event.startswith(f"{staging}/.tmp-") for event in events[:done])  # the manifest
+    assert "fsync runs" in events[done:]
 
 
 def test_the_first_published_entry_stays(store: Store, publish: Callable[..., Any]) -> None:
@@ -299,7 +326,9 @@ def test_a_large_unchanged_file_is_hashed_once(
     assert hashed.count("small") == 3
     path.chmod(0o644)
     path.write_bytes(b"y" * 2000)  # a new time of change: hashed again, found damaged
+    assert store.index.verified(f"runs/{KEY}").keys() == {"big"}
     assert store.find("runs", KEY) is None
+    assert store.index.verified(f"runs/{KEY}") == {}
 
 
 def test_last_use_is_noted_once_a_minute(tmp_path: Path) -> None:
