@@ -62,10 +62,13 @@ Copying by length of the string ({count} held-out strings for each number):
 ## What it cannot do
 
 It knows no facts and no language beyond the templates of its corpus, and cannot hold a conversation: a message that is
-not one of the instructions above is echoed or answered by nonsense. The system prompt is ignored. Text outside
-printable ASCII can be encoded but was never trained. Strings of 12 letters and more and chats longer than 270 tokens
-degrade. Low scores in the table are guesswork; guessing alone is right half of the time where the answer is yes or no
-(contains, starts with, is larger, even or odd). Use it for tests and demonstrations, for nothing else.
+not one of the instructions above is echoed or answered by nonsense. It does not follow system prompts. Text outside
+printable ASCII can be encoded but was never trained. Long inputs fail: echoing is right for 0.86 of the strings of 13
+letters, 0.50 of 14 and 0.08 of 20. After 5 or 8 earlier turns (up to 200 tokens) it is always right, after 12 turns
+(285 tokens) in 0.64 of the cases, after 20 turns (483 tokens) in 0.02 (100 strings each, fp32).
+
+Low scores in the table are guesswork; guessing alone is right half of the time where the answer is yes or no (contains,
+starts with, is larger, even or odd). Use it for tests and demonstrations, for nothing else.
 """
 
 

@@ -37,10 +37,13 @@ def load(folder: Path, precision: str) -> PreTrainedModel:
 
 
 def disable_cpu_kernel(model: torch.nn.Module) -> None:
-    """Turns off the AVX512-BF16 kernel of bitsandbytes, which repacks the weights and loses the gradients."""
+    """Turns off the AVX512-BF16 kernel of bitsandbytes.
+
+    The first pass in evaluation mode repacks the weights for it; after that most gradients of a fine-tuning are zero.
+    """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            module.__dict__["support_avx512bf16_for_cpu"] = False
 
 
 def answer(
@@ -72,7 +75,7 @@ def accuracy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tasks: 
 def copies(length: int, count: int, template: str = "{}") -> list[Task]:
     """Held-out strings of one length to copy, in every case: bare (echo) or inside a template."""
     rng = Random(f"copies/{length}")
-    tasks = []
+    tasks: list[Task] = []
     while len(tasks) < count:
         word = any_word(rng, length, length)
         task = Task(template.format(word), word, word.lower())

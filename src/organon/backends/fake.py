@@ -109,7 +109,7 @@ class FakeBackend:
             self._end(job, JobState.CANCELLED, workdir)
 
     async def fetch(self, job_id: str, dest: Path) -> Checkpoint:
-        """A hosted checkpoint; metrics, status and log of the job as files in ``dest``."""
+        """A hosted checkpoint; metrics and status of the job as files in ``dest``."""
         job, _ = self._jobs[job_id]
         if job.state is not JobState.SUCCEEDED:
             raise TrainingError(f"job {job_id} has no checkpoint: it is {job.state}", fix="wait until it has succeeded")
@@ -181,7 +181,5 @@ def _write_outcome(job: _Job, folder: Path) -> None:
     steps = range(1, _step(job) + 1)
     metrics = [{"step": step, "train/loss": _loss(step)} for step in steps]
     status = {**dataclasses.asdict(_status(job)), "job_id": job.job_id}
-    log = f"{job.job_id} started\n{job.job_id} {job.state}" + (f": {job.error}" if job.error else "") + "\n"
     write_atomic(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics).encode())
     write_atomic(folder / "status.json", json.dumps(status).encode())
-    write_atomic(folder / "logs.txt", log.encode())

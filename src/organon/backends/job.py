@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,12 @@ from organon.config.spec import TrainSpec, to_dict
 from organon.store.files import write_atomic
 from organon.store.store import Entry
 
-SUBMISSION, RUN, CHECKPOINT, SPEC, CONFIG = (
-    "submission.json",
-    "training_run.json",
-    "checkpoint.json",
-    "spec.json",
-    "config.json",
-)
+SUBMISSION = "submission.json"
+RUN = "training_run.json"
+CHECKPOINT = "checkpoint.json"
+SPEC = "spec.json"
+CONFIG = "config.json"
+LOG = "logs.txt"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Job:
         write_json(workdir / SUBMISSION, asdict(self))
 
     def write_run(self, workdir: Path, status: JobStatus) -> None:
-        """Record the job's ``TrainingRun`` in ``workdir``, as it stands with ``status``."""
+        """Record the job's ``TrainingRun`` in ``workdir``, as it stands with ``status``; a line for ``logs.txt``."""
         metadata = {**self.metadata, "retries": self.retries}
         if status.error:
             metadata["error"] = status.error
@@ -71,6 +71,9 @@ class Job:
             handle=self.key,
         )
         write_atomic(workdir / RUN, run.to_json())
+        cause = f": {status.error.splitlines()[0]}" if status.error else ""
+        with (workdir / LOG).open("a", encoding="utf-8") as log:  # the backend's own lines stand there as well
+            log.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {self.backend} job {self.job_id} {run.status}{cause}\n")
 
     def status(self) -> JobStatus:
         """The status of a job that the backend need not be asked about."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from organon.cli.hydra_verb import Invocation, run_verb
+from organon.cli.interrupts import run_async
 from organon.cli.progress import ProgressDisplay, configure_logging
 from organon.config.schema import EvaluateConfig
 from organon.pipeline.evaluate import Scored, evaluate
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
 def one_point(config: EvaluateConfig, invocation: Invocation) -> None:
     """Evaluate one model on one suite, or take the scores from the store."""
     with ProgressDisplay() as display:
-        scored = asyncio.run(evaluate(config, on_event=display))
+        scored = run_async(evaluate(config, on_event=display))
     if invocation.json_output:
         sys.stdout.write(json.dumps(scored.results.to_dict()) + "\n")
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from organon.cli.hydra_verb import Invocation, run_verb
+from organon.cli.interrupts import run_async
 from organon.cli.progress import ProgressDisplay, configure_logging
 from organon.config.schema import RunConfig
 from organon.pipeline.run import Finished, run
@@ -28,7 +28,7 @@ def one_point(config: RunConfig, invocation: Invocation) -> None:
     config = in_sweep(config, invocation)
     with ProgressDisplay() as display:
         work = run(config, experiment=invocation.experiment, overrides=invocation.overrides, on_event=display)
-        finished = asyncio.run(work)
+        finished = run_async(work)
     if invocation.json_output:
         sys.stdout.write((finished.folder / FILE_NAME).read_text())
     else:

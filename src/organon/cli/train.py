@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections.abc import Sequence
 
 from organon.cli.hydra_verb import Invocation, run_verb
+from organon.cli.interrupts import run_async
 from organon.cli.progress import ProgressDisplay, configure_logging
 from organon.cli.run import in_sweep
 from organon.config.schema import RunConfig
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
 def one_point(config: RunConfig, invocation: Invocation) -> None:
     """Train one point, or take it from the store."""
     with ProgressDisplay() as display:
-        trained = asyncio.run(train(in_sweep(config, invocation), on_event=display))
+        trained = run_async(train(in_sweep(config, invocation), on_event=display))
     result = {
         "key": trained.key,
         "name": trained.spec.name,

@@ -146,6 +146,10 @@ class OrganonAPI(ModelAPI):  # type: ignore[misc]  # mypy does not follow inspec
         """As for users."""
         return True
 
+    def collapse_system_messages(self) -> bool:
+        """A suite's system prompt may come before a task's own."""
+        return True
+
     async def count_text_tokens(self, text: str) -> int:
         """By the model's own tokenizer; Inspect's default downloads one."""
         base = await loaded_base(self.target.base, self.device)

@@ -24,18 +24,19 @@ LONGEST_NAME = 120  # bytes; file systems allow 255, and suffixes are added
 
 @dataclass(frozen=True)
 class Shape:
-    """How many parts an id of this kind has, and the suffix of its file (none: it is a folder)."""
+    """How many parts an id of this kind has, the suffix of its file (none: it is a folder), the labels it needs."""
 
     parts: int
     suffix: str = ""
+    labels: frozenset[str] = frozenset()
 
 
 SHAPES: dict[str, Shape] = {
     "datasets": Shape(1, ".jsonl"),
     "runs": Shape(1),
     "evals": Shape(2),
-    "file_ids": Shape(2, ".json"),
-    "model_ids": Shape(1, ".json"),
+    "file_ids": Shape(2, ".json", frozenset({"file", "backend"})),
+    "model_ids": Shape(1, ".json", frozenset({"model", "backend"})),
 }
 
 

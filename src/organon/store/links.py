@@ -5,7 +5,6 @@ A link to a trained model stands for money. It is therefore never taken for abse
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from organon.errors import StoreError
@@ -49,15 +48,12 @@ def read_link(index: Index, kind: LinkKind, ident: Ident, *, now: float) -> str 
 
 def check_link(index: Index, path: str) -> str | None:
     """The id noted at ``path``; raises Damaged."""
-    kind = Path(path).parts[0]
     try:
         record = read_entry(index.root, path)
     except FileNotFoundError:
         index.forget(path)
         return None
-    if not {TARGETS[kind], "backend"} <= record["labels"].keys():
-        raise Damaged(index.root / path, f"the labels {TARGETS[kind]} and backend", f"{sorted(record['labels'])}")
-    return str(record["labels"][TARGETS[kind]])
+    return str(record["labels"][TARGETS[record["kind"]]])
 
 
 def _heal(index: Index, kind: LinkKind, ident: Ident, damage: Damaged, now: float) -> str | None:

@@ -122,7 +122,8 @@ def read_entry(root: Path, path: str) -> dict[str, Any]:
         if place.exists():
             raise Damaged(file, "a record of the entry", "none") from error
         raise FileNotFoundError(errno.ENOENT, "no such entry", str(place)) from error
-    if not _is_record(record) or (file != place) != ("files" in record):
+    whole = _is_record(record) and (file != place) == ("files" in record)
+    if not whole or not shape(kind).labels <= record["labels"].keys():
         raise Damaged(file, "a record of an entry", "fields of other types")
     try:
         belongs = str(relative(record["kind"], tuple(record["ident"])))

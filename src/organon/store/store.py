@@ -83,6 +83,7 @@ class Store:
         self.root = root.expanduser().absolute()
         self.clock = clock  # seconds since the epoch
         self.index = Index(self.root)
+        self._handed_out: dict[Path, int] = {}  # staging folder -> its inode
 
     @classmethod
     def open(cls, root: str | Path | None = None) -> Store:
@@ -161,6 +162,7 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
             if (folder / MANIFEST).exists():  # an attempt that died while it published
                 _reopen(folder)
+            self._handed_out[folder] = folder.stat().st_ino
         return folder
 
     @contextlib.contextmanager
@@ -195,12 +197,15 @@ class Store:
             if existing:
                 self._throw_away(staging_folder)
                 return existing
+            if not self._is_ours(staging_folder):
+                continue
             manifest = self._move(kind, identity, staging_folder, place, labels or {})
             if manifest:
+                self._handed_out.pop(staging_folder, None)
                 self.index.add(row_of(self.root, str(relative(kind, ident)), manifest))
                 return Entry(kind, identity, place, manifest)
         raise StoreError(
-            "the staging folder is empty or gone",
+            "the staging folder is empty or gone, or another process has made it anew",
             code="CACHE-088",
             where=str(staging_folder),
             fix="run the same command again; do not delete the staging folder of a running command",
@@ -235,6 +240,14 @@ class Store:
             path.rename(trash)
             sync_folder(path.parent)
             trash.unlink() if trash.is_file() else remove_tree(trash)
+
+    def _is_ours(self, staging: Path) -> bool:
+        """Whether it is still the folder that ``staging`` gave us, which matters where locks do not work."""
+        expected = self._handed_out.get(staging)
+        try:
+            return expected is None or staging.stat().st_ino == expected
+        except FileNotFoundError:
+            return False
 
     def _move(
         self, kind: str, ident: tuple[str, ...], staging: Path, place: Path, labels: dict[str, str]
@@ -393,8 +406,7 @@ def _write_lines(file: int, lines: Iterable[bytes], path: Path) -> tuple[str, in
 
 
 def _reopen(folder: Path) -> None:
-    """Make a sealed staging folder writable again."""
-    (folder / MANIFEST).unlink()
+    """Make a sealed staging folder writable again. Its manifest stays: it may just be published elsewhere."""
     for parent, _, names in os.walk(folder):
         for name in names:
             path = Path(parent, name)

@@ -21,7 +21,7 @@ TASKS = """
 from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
 from inspect_ai.model import ChatMessageSystem, ChatMessageUser
-from inspect_ai.scorer import Score, accuracy, match, mean, scorer, stderr
+from inspect_ai.scorer import Score, match, mean, metric, scorer
 
 def samples(n):
     return [Sample(id=i, input=f"say {i}", target=str(i)) for i in range(1, n + 1)]
@@ -54,6 +54,16 @@ def chat():
 def unscored():
     return Task(dataset=samples(2))
 
+@metric
+def nonsense():
+    def compute(scores):
+        raise ZeroDivisionError("no metric today")
+    return compute
+
+@task
+def unmeasured():
+    return Task(dataset=samples(2), scorer=match(), metrics=[nonsense()])
+
 @task
 def broken():
     raise FileNotFoundError("words.txt")
@@ -69,7 +79,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def tasks(tmp_path: Path) -> Path:
-    """A file of tasks: echo, hard, judged, chat, unscored, broken."""
+    """A file of tasks: echo, hard, judged, chat, unscored, unmeasured, broken."""
     path = tmp_path / "tasks.py"
     path.write_text(TASKS)
     return path
@@ -212,8 +222,8 @@ def released() -> Any:
     release()
 
 
-def plain_generate(folder: Path, adapter: Path | None, text: str, max_new_tokens: int = 16) -> str:
-    """Greedy text of one prompt by transformers and peft alone."""
+def plain_generate(folder: Path, adapter: Path | None, text: str, max_new_tokens: int = 16) -> tuple[str, int]:
+    """Greedy text of one prompt and its number of tokens, by transformers and peft alone."""
     import torch
 
     model, tokenizer = plain_model(folder, adapter)
@@ -222,7 +232,8 @@ def plain_generate(folder: Path, adapter: Path | None, text: str, max_new_tokens
     )
     with torch.inference_mode():
         out = model.generate(**ids, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=0)
-    return tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+    answer = out[0, ids["input_ids"].shape[1] :]
+    return tokenizer.decode(answer, skip_special_tokens=True), len(answer)
 
 
 @functools.cache
@@ -241,7 +252,13 @@ def plain_model(folder: Path, adapter: Path | None) -> tuple[Any, Any]:
 @pytest.fixture
 def plain(tiny_folder: Path) -> Any:
     """``plain(adapter, text, max_new_tokens)``: what transformers and peft say."""
-    return lambda adapter, text, n=16: plain_generate(tiny_folder, adapter, text, n)
+    return lambda adapter, text, n=16: plain_generate(tiny_folder, adapter, text, n)[0]
+
+
+@pytest.fixture
+def plain_count(tiny_folder: Path) -> Any:
+    """``plain_count(text)``: how many tokens transformers generates, of at most 16."""
+    return lambda text: plain_generate(tiny_folder, None, text)[1]
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ async def test_base_and_tuned_take_turns_on_one_loaded_base(
     real = generation._load
     monkeypatch.setattr(generation, "_load", lambda *a: loads.append(a) or real(*a))
     other = make_adapter(2)
-    kinds = [None, adapter, other, None, adapter]
+    kinds = [adapter, None, other, None, adapter]
     served = await asyncio.gather(*(answers(model(tiny_base, k), prompts[:3], max_tokens=8) for k in kinds))
     assert len(loads) == 1
     for kind, texts in zip(kinds, served, strict=True):
@@ -95,12 +95,13 @@ async def test_the_longest_unused_adapter_makes_room(tiny_base, make_adapter, pl
     assert await answers(model(tiny_base), ["hello"], max_tokens=8) == [plain(None, "hello", 8)]
 
 
-async def test_usage_and_stop_reason(tiny_base, plain, prompts):
+async def test_usage_and_stop_reason(tiny_base, plain_count, prompts):
     served = model(tiny_base)
     outputs = await asyncio.gather(*(served.generate(p, config=GenerateConfig(max_tokens=16)) for p in prompts))
     for prompt, output in zip(prompts, outputs, strict=True):
         assert output.usage.input_tokens == len(prompt.encode()) + 3
         assert output.usage.total_tokens == output.usage.input_tokens + output.usage.output_tokens
+        assert output.usage.output_tokens == plain_count(prompt)
         if output.usage.output_tokens < 16:
             assert output.stop_reason == "stop"
     assert {o.stop_reason for o in outputs} == {"stop", "max_tokens"}
@@ -204,6 +205,17 @@ async def test_a_trained_system_prompt_is_used_where_the_conversation_has_none(t
     assert (await served.generate(other, config=config)).completion == (
         await model(tiny_base).generate(other, config=config)
     ).completion
+
+
+@pytest.mark.parametrize("role", [ChatMessageSystem, ChatMessageUser])
+async def test_messages_of_one_role_in_a_row_become_one(tiny_base, role):
+    """Chat templates refuse roles that do not alternate."""
+    question = ChatMessageUser(content="q") if role is ChatMessageSystem else ChatMessageSystem(content="q")
+    served, config = model(tiny_base), GenerateConfig(max_tokens=4)
+    apart = await served.generate([question, role(content="a"), role(content="b")], config=config)
+    joined = await served.generate([question, role(content="a\nb")], config=config)
+    assert apart.usage.input_tokens == joined.usage.input_tokens
+    assert apart.completion == joined.completion
 
 
 async def test_a_cancelled_request_stops_the_generation(tiny_base, monkeypatch):

@@ -257,12 +257,16 @@ def run_python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_results_go_to_stdout_alone(tasks, store):
-    """Inspect writes nothing to stdout, not even about failed samples."""
-    code = f"""
+async def test_an_error_of_inspects_own_names_task_and_model(tasks, store, echo):
+    with pytest.raises(EvaluationError, match=r"unmeasured on mockllm/model: (.|\n)*no metric today"):
+        await evaluate_suite([echo.model()], suite(tasks, "unmeasured"), store)
+
+
+NOISY = """
 import asyncio
 from inspect_ai.model import ModelOutput, ModelUsage
 from organon.config.schema import EvalConfig, TaskConfig
+from organon.errors import EvaluationError
 from organon.evals.run import evaluate_suite
 from organon.evals.target import EvalModel
 from organon.store.store import Store
@@ -272,10 +276,16 @@ def answer(messages, *_):
     output = ModelOutput.from_content("mock", "1")
     output.usage = ModelUsage()
     return output
-config = EvalConfig(name="s", tasks=[TaskConfig(task={str(tasks)!r} + "@echo")])
+config = EvalConfig(name="s", tasks=[TaskConfig(task={tasks!r} + name) for name in ("@echo", "@unmeasured")])
 model = EvalModel.of_id("mockllm/model", custom_outputs=answer)
-asyncio.run(evaluate_suite([model], config, Store.open({str(store.root)!r})))
+try:
+    asyncio.run(evaluate_suite([model], config, Store.open({store!r})))
+except EvaluationError as error:
+    assert "no metric today" in str(error)
+    print("failed as it should")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == ""
-    assert "1 of 5 samples of echo failed" in done.stderr
+
+
+def test_results_go_to_stdout_alone(tasks, store):
+    """Inspect writes nothing to stdout, not even about failed samples and tasks."""
+    assert run_python(NOISY.format(tasks=str(tasks), store=str(store.root))) == "failed as it should"

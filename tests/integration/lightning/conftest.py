@@ -7,12 +7,14 @@ import hashlib
 import json
 import multiprocessing
 import os
+from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from organon.backends.lightning.compute import versions
+from organon.backends.lightning.workdir import Workdir
 from organon.config.schema import (
     AdapterConfig,
     CallbacksConfig,
@@ -166,6 +168,12 @@ class Lab:
         assert code == 0, (workdir / "logs.txt").read_text()
         return workdir
 
+    def spawn(self, place: Workdir, lock: int, environment: dict[str, str]) -> Forked:
+        """Stands for the backend's ``_spawn``: the same worker, forked."""
+        process = self.context.Process(target=run_worker, args=(str(place.path), environment, Descriptor(lock)))
+        process.start()
+        return Forked(process)
+
     @staticmethod
     def adapter(workdir: Path, epoch: int = 1) -> str:
         """The hash of an epoch's adapter."""
@@ -203,7 +211,39 @@ def lab(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     return Lab(model_folder, tmp_path_factory.mktemp("data"), context)
 
 
-def run_worker(workdir: str, environment: dict[str, str]) -> None:
+class Forked:
+    """A forked worker, as ``subprocess.Popen`` would present it."""
+
+    def __init__(self, process: Any) -> None:
+        self.process, self.pid = process, process.pid
+
+    def poll(self) -> int | None:
+        """The exit code, once there is one."""
+        self.process.join(0)
+        return self.returncode
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, negative for a signal."""
+        code: int | None = self.process.exitcode
+        return code
+
+
+class Descriptor:
+    """A file descriptor that goes to a forked process."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _received, (DupFd(self.number),)
+
+
+def _received(descriptor: Any) -> int:
+    return int(descriptor.detach())
+
+
+def run_worker(workdir: str, environment: dict[str, str], lock: int | None = None) -> None:
     """What ``python -m organon.backends.lightning.worker`` does, in a process that has imported everything."""
     os.environ.update(environment)
     log = os.open(Path(workdir) / "logs.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -211,4 +251,4 @@ def run_worker(workdir: str, environment: dict[str, str]) -> None:
     os.dup2(log, 2)
     from organon.backends.lightning import worker
 
-    os._exit(worker.main([workdir]))
+    os._exit(worker.main([workdir] if lock is None else [workdir, str(lock)]))

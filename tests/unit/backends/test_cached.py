@@ -97,7 +97,7 @@ async def test_one_numbering_clash_does_not_mix_up_keys(store: Store, spec: Trai
 
 
 async def test_training_run_file_follows_the_job(store: Store, spec: TrainSpec) -> None:
-    """MO-52: rewritten on refresh while the job runs, then published."""
+    """MO-52, MO-53: rewritten on refresh while the job runs, then published; each change has its log line."""
     cached = CachedBackend(FakeBackend(steps_before_done=2), store)
     key = await cached.submit(spec)
     assert staged(store, key, "training_run.json")["status"] == "pending"
@@ -106,6 +106,8 @@ async def test_training_run_file_follows_the_job(store: Store, spec: TrainSpec) 
     await drain(cached, key)
     entry = store.find("runs", key)
     assert entry is not None
+    words = [line.split("job fake-job-1 ")[1] for line in (entry.path / "logs.txt").read_text().splitlines()]
+    assert words == ["pending", "running", "succeeded"]
     assert entry.read_json("training_run.json").items() >= {"status": "succeeded", "model_id": "fake-model-1"}.items()
 
 
@@ -487,7 +489,7 @@ async def test_a_failure_is_still_known_to_another_process(store: Store, spec: T
     run = await CachedBackend(FakeBackend(fail_with="bad data"), store).submit_run(spec)
     status = await CachedBackend(FakeBackend(), store).poll(run.handle)
     assert (status.state, status.error) == (JobState.FAILED, "bad data")
-    assert (store.root / "staging" / "runs" / run.handle / "logs.txt").exists()
+    assert "failed: bad data" in (store.root / "staging" / "runs" / run.handle / "logs.txt").read_text()
 
 
 async def test_a_cancelled_job_is_not_served(store: Store, spec: TrainSpec) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from organon.errors import StoreError
 from organon.store.store import Store
 
 BUILDERS = """
@@ -49,7 +51,7 @@ def work(number):
                 texts = None
                 texts = {name: (entry.path / name).read_text() for name in content(key)}
                 break
-            except (StoreError, FileNotFoundError):
+            except (StoreError, OSError):
                 if working:
                     raise
                 lost += 1  # another builder published the shared staging folder: look again
@@ -92,6 +94,35 @@ def test_eight_processes_same_keys(
     assert store.index.check() == []
     assert len(store.index.entries()) == 12
     assert all(store.find("runs", row.ident) for row in store.index.entries())
+
+
+def test_a_staging_folder_made_anew_by_another_process_is_not_published(store: Store) -> None:
+    """Without locks: ours was published by another process, and a third one has begun again with half of the files."""
+    folder = store.staging("runs", "k" * 64)
+    (folder / "a").write_text("1")
+    folder.rename(store.root / "published elsewhere")
+    half = Store(store.root).staging("runs", "k" * 64)
+    (half / "b").write_text("2")
+    with pytest.raises(StoreError, match="made it anew"):
+        store.publish("runs", "k" * 64, folder)
+    assert store.find("runs", "k" * 64) is None
+    assert (half / "b").exists()
+
+
+def test_a_look_into_staging_does_not_break_its_publication(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without locks: `staging` is called by another process between the manifest and the rename."""
+    folder = store.staging("runs", "k" * 64)
+    (folder / "a").write_text("1")
+    real = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if self == folder:
+            Store(store.root).staging("runs", "k" * 64)
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    store.publish("runs", "k" * 64, folder)
+    assert store.find("runs", "k" * 64) is not None
 
 
 def test_two_publishers_of_one_key_keep_one_entry(store: Store) -> None:

@@ -216,6 +216,17 @@ def test_a_damaged_link_to_a_model_that_the_index_lost_is_an_error_every_time(st
     assert store.link("file_ids", ("openai", "a" * 64)) is None
 
 
+@pytest.mark.parametrize("change", [{"labels": {}}, {"labels": {"model": "m"}}, {"files": {}}, {"ident": [KEY, "x"]}])
+def test_a_link_of_another_shape_is_damage(store: Store, change: dict[str, Any]) -> None:
+    store.set_link("model_ids", KEY, "ft:gpt", backend="openai")
+    record = {"kind": "model_ids", "ident": [KEY], "labels": {"model": "m", "backend": "b"}}
+    record["created_at"] = "2026-01-01T00:00:00+00:00"
+    replace_file(store.place("model_ids", KEY), seal_record({**record, **change}))
+    store.index.rebuild()
+    with pytest.raises(StoreError, match="damaged"):
+        store.link("model_ids", KEY)
+
+
 def test_links_swapped_on_disk_are_found(store: Store) -> None:
     for key, model in ((KEY, "one"), (OTHER, "two")):
         store.set_link("model_ids", key, model, backend="openai")

@@ -136,6 +136,7 @@ def test_clear_by_kind_and_by_model_deletes_files_and_rows(filled: Store) -> Non
     assert sorted(_idents(report.removed)) == ["runs:a", "runs:b", "runs:c"]
     assert report.bytes == 3000
     assert list((filled.root / "runs").iterdir()) == []
+    assert list((filled.root / "locks" / "runs").iterdir()) == []
     assert _idents(maintenance.clear(filled, model="gpt").removed) == ["evals:2", "model_ids:m"]
     assert filled.link("model_ids", "m" * 64) is None
     assert filled.index.read(lambda c: c.execute("SELECT count(*) FROM trained_models").fetchone(), None) == (0,)

@@ -130,7 +130,9 @@ def test_staging_survives_and_a_half_published_one_can_be_written_again(store: S
     (folder / "metrics.jsonl").chmod(0o444)
     assert Store(store.root).staging("runs", KEY) == folder
     assert stat.S_IMODE((folder / "metrics.jsonl").stat().st_mode) & 0o200
-    assert _files(folder) == {"metrics.jsonl"}
+    (folder / "metrics.jsonl").write_text("1\n2\n")
+    assert set(store.publish("runs", KEY, folder).manifest["files"]) == {"metrics.jsonl"}
+    assert store.find("runs", KEY) is not None
 
 
 def test_an_empty_or_missing_staging_folder_is_refused(store: Store) -> None:

@@ -124,7 +124,9 @@ class LightningBackend:
             found = {"state": "running", "phase": "starting"}
         state, error = JobState(found["state"]), found.get("error")
         if not state.is_final and not alive:
-            state, error = JobState.FAILED, _obituary(job)
+            # Asked to stop before its first words, a worker dies without any.
+            cancelled = (job.workdir.path / names.CANCEL).exists()
+            state, error = (JobState.CANCELLED, None) if cancelled else (JobState.FAILED, _obituary(job))
         return JobStatus(
             state=state,
             vendor_status=state.value,
@@ -140,7 +142,13 @@ class LightningBackend:
     async def cancel(self, job_id: str) -> None:
         """Ask the worker to write a checkpoint and end; asking again ends it at once."""
         job = self._jobs[job_id]
-        pid = job.process.pid if job.process and job.process.poll() is None else job.workdir.holder()
+        if not _is_alive(job):
+            return
+        (job.workdir.path / names.CANCEL).touch()
+        pid = job.process.pid if job.process else job.workdir.holder()
+        while pid is None and job.workdir.is_locked():  # another process has just started it
+            await asyncio.sleep(0.05)
+            pid = job.workdir.holder()
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
@@ -227,12 +235,18 @@ def child_environment(environ: Mapping[str, str], *, wandb: bool, hub: bool) -> 
 def _start(spec: TrainSpec, key: str, job_id: str, place: Workdir, lock: int) -> subprocess.Popen[bytes]:
     place.write(names.SPEC, to_dict(spec))
     place.write(names.JOB, {"job_id": job_id, "key": key})
-    (place.path / names.STATUS).unlink(missing_ok=True)
+    for name in (names.STATUS, names.CANCEL):
+        (place.path / name).unlink(missing_ok=True)
     environment = child_environment(os.environ, wandb=spec.logger.wandb, hub=spec.base.hub_id is not None)
     environment.setdefault("TOKENIZERS_PARALLELISM", "false")
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve each other on a busy machine
     threads = spec.compute.get("threads")
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
+    return _spawn(place, lock, environment)
+
+
+def _spawn(place: Workdir, lock: int, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     with (place.path / names.LOG).open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", WORKER, str(place.path), str(lock)],
@@ -281,7 +295,8 @@ def _obituary(job: _Job) -> str:
 def _deliver(place: Workdir, dest: Path) -> None:
     if dest.resolve() == place.path.resolve():
         shutil.rmtree(place.path / names.CHECKPOINTS, ignore_errors=True)
-        (place.path / names.LOCK).unlink(missing_ok=True)
+        for name in (names.LOCK, names.CANCEL):
+            (place.path / name).unlink(missing_ok=True)
         for path in place.path.rglob("*"):
             if path.is_symlink():  # wandb's `latest-run`: the store holds plain files only
                 path.unlink()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
+from loguru import logger
 
 from organon.backends.lightning.checkpoint_io import Checkpoints, TrainState
 from organon.backends.lightning.datamodule import ChatDataModule, StepBatch
@@ -173,6 +174,7 @@ class StepEnd(Callback):  # type: ignore[misc]  # mypy does not follow lightning
         unfinished.rename(place)
         sync_folder(place.parent)
         shutil.rmtree(old, ignore_errors=True)
+        logger.info("epoch {} saved, metrics {}", epoch, {name: round(value, 6) for name, value in self.latest.items()})
         reached(f"epoch_end:{epoch}")
 
 

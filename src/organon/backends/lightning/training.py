@@ -56,7 +56,8 @@ def train(spec: TrainSpec, key: str, workdir: Workdir, *, report: Report, stop: 
         report(phase="loading", device=compute["device"])
         tokenizer = load_tokenizer(spec.base)
         data = _data(spec, tokenizer)
-        report(total_steps=data.plan.total_steps, dropped_rows=data.train.dropped)
+        report(total_steps=data.plan.total_steps, epochs=spec.trainer.epochs, dropped_rows=data.train.dropped)
+        _log_start(spec, key, data, compute)
         steps = _steps(spec, key, workdir, data, compute, report, stop, _model(spec, compute), tokenizer)
         stop.saving = True
         try:
@@ -193,6 +194,14 @@ def _steps(
         report(resumed_from_step=state.step, step=state.step, metrics=state.metrics, tokens=state.tokens)
         logger.info("going on after step {} of {}", state.step, data.plan.total_steps)
     return steps
+
+
+def _log_start(spec: TrainSpec, key: str, data: ChatDataModule, compute: dict[str, Any]) -> None:
+    logger.info("training {} (key {}) on {}", spec.name or "a model", key[:12], compute)
+    logger.info(
+        "{} rows, {} tokens, {} steps in epochs of {}",
+        len(data.train.rows), sum(data.train.lengths), data.plan.total_steps, data.plan.steps_per_epoch,
+    )  # fmt: skip
 
 
 def _trainer(compute: dict[str, Any], workdir: Workdir, callbacks: list[Any]) -> Trainer:

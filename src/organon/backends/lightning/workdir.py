@@ -4,6 +4,7 @@ spec.json        what to train (the caller)         job.json       key and job i
 status.json      where the worker is, rewritten     worker.lock    held as long as a worker lives
 metrics.jsonl    one line per logged step           logs.txt       the worker's stderr
 checkpoints/     to resume from                     epoch_N/       the adapter after epoch N (from 0)
+cancel.asked     there if the caller asked to stop
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 from organon.store.files import replace_file, temporary, write_all
 
-SPEC, JOB, STATUS, LOCK = "spec.json", "job.json", "status.json", "worker.lock"
+SPEC, JOB, STATUS, LOCK, CANCEL = "spec.json", "job.json", "status.json", "worker.lock", "cancel.asked"
 METRICS, METRICS_CSV, LOG, CHECKPOINTS = "metrics.jsonl", "metrics.csv", "logs.txt", "checkpoints"
 
 _LOCK_ATTEMPTS, _LOCK_PAUSE_SECONDS = 5, 0.02

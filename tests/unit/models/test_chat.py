@@ -1,0 +1,169 @@
+"""Labels: exactly the assistant's tokens, each behind exactly the prompt that generation gets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from organon.errors import DataError
+from organon.models.chat import IGNORED, encode, fit_length, generation_prompt
+
+CHATML = (
+    "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+# A base model's template without special tokens, whose prompt ends in a space: it merges with the answer.
+PLAIN = (
+    "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+# Drops what earlier assistant turns thought, as templates of reasoning models do.
+FORGETFUL = (
+    "{% for m in messages %}{{ '<|' + m.role + '|>' }}"
+    "{% if m.role == 'assistant' and loop.last %}{{ '(thought)' }}{% endif %}"
+    "{{ m.content + '<|end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+STRICT = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHATML
+SPECIALS = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+
+
+def tokenizer(template: str = CHATML, merges: tuple[tuple[str, str], ...] = ()) -> Any:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate([*SPECIALS, *alphabet, *(a + b for a, b in merges)])}
+    raw = Tokenizer(models.BPE(vocabulary, list(merges)))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    raw.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<|pad|>", eos_token="<|end|>")
+    fast.add_special_tokens({"additional_special_tokens": SPECIALS[2:]})
+    fast.chat_template = template
+    return fast
+
+
+def talk(*contents: str, system: str = "") -> list[dict[str, Any]]:
+    turns = [{"role": "user" if i % 2 == 0 else "assistant", "content": text} for i, text in enumerate(contents)]
+    return [{"role": "system", "content": system}, *turns] if system else turns
+
+
+def trained_text(tok: Any, ids: list[int], labels: list[int]) -> list[str]:
+    """The labelled stretches, as text."""
+    assert len(ids) == len(labels)
+    assert all(label in (IGNORED, token) for token, label in zip(ids, labels, strict=True))
+    found: list[list[int]] = []
+    for place, label in enumerate(labels):
+        if label != IGNORED:
+            if place == 0 or labels[place - 1] == IGNORED:
+                found.append([])
+            found[-1].append(label)
+    return [tok.decode(part) for part in found]
+
+
+def test_only_the_answer_and_its_end_are_trained() -> None:
+    tok = tokenizer()
+    ids, labels = encode(tok, talk("abc", "XYZ", system="be brief"))
+    assert tok.decode(ids) == "<|system|>be brief<|end|>\n<|user|>abc<|end|>\n<|assistant|>XYZ<|end|>"
+    assert trained_text(tok, ids, labels) == ["XYZ<|end|>"]
+
+
+def test_each_turn_stands_behind_its_generation_prompt() -> None:
+    """The training prompt equals the generation prompt token for token."""
+    tok = tokenizer()
+    messages = talk("a", "B", "cc", "DD", "eee", "FFF")
+    ids, labels = encode(tok, messages)
+    assert trained_text(tok, ids, labels) == ["B<|end|>", "DD<|end|>", "FFF<|end|>"]
+    for turn in (1, 3, 5):
+        prompt = generation_prompt(tok, messages[:turn])
+        assert ids[: len(prompt)] == prompt
+        assert labels[len(prompt) - 1] == IGNORED
+        assert labels[len(prompt)] != IGNORED
+
+
+def test_weight_0_leaves_a_turn_out() -> None:
+    """MO: `weight` of OpenAI's format; nothing after the last trained turn is kept."""
+    tok = tokenizer()
+    messages = talk("a", "B", "c", "D")
+    messages[1]["weight"] = 0
+    ids, labels = encode(tok, messages)
+    assert trained_text(tok, ids, labels) == ["D<|end|>"]
+    messages[1]["weight"], messages[3]["weight"] = 1, 0
+    ids, labels = encode(tok, messages)
+    assert trained_text(tok, ids, labels) == ["B<|end|>"]
+    assert tok.decode(ids) == "<|user|>a<|end|>\n<|assistant|>B<|end|>"
+    messages[1]["weight"] = 0
+    assert encode(tok, messages) == ([], [])
+
+
+def test_a_token_that_spans_prompt_and_answer_is_split_as_at_generation() -> None:
+    """Tokenised whole, the space before the answer would be part of its first token: a prompt nobody gives."""
+    tok = tokenizer(PLAIN, merges=(("Ġ", "X"),))
+    messages = talk("a", "XY")
+    assert "ĠX" in tok.convert_ids_to_tokens(tok("assistant: XY")["input_ids"])  # the trap is there
+    ids, labels = encode(tok, messages)
+    prompt = generation_prompt(tok, messages[:1])
+    assert ids[: len(prompt)] == prompt
+    assert trained_text(tok, ids, labels) == ["XY\n"]
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused_for_several_answers() -> None:
+    tok = tokenizer(FORGETFUL)
+    ids, labels = encode(tok, talk("a", "B"))
+    assert trained_text(tok, ids, labels) == ["(thought)B<|end|>"]
+    messages = talk("a", "B", "c", "D")
+    with pytest.raises(DataError, match=r"messages\[3\].*in another way than when they were answered") as caught:
+        encode(tok, messages, where="train.jsonl:7")
+    assert "train.jsonl:7" in str(caught.value)
+    assert '"weight": 0' in caught.value.fix
+    messages[1]["weight"] = 0
+    ids, labels = encode(tok, messages)
+    assert trained_text(tok, ids, labels) == ["(thought)D<|end|>"]
+
+
+def test_a_template_whose_generation_prompt_is_not_its_turn() -> None:
+    tok = tokenizer(CHATML.replace("'<|assistant|>'", "'<|assistant|>Answer: '"))
+    with pytest.raises(DataError, match="generation prompt is not how it begins an assistant turn") as caught:
+        encode(tok, talk("a", "B"), where="train.jsonl:1")
+    assert caught.value.code == "DATA-019"
+
+
+def test_a_template_that_refuses_the_roles() -> None:
+    with pytest.raises(DataError, match="no system role") as caught:
+        encode(tokenizer(STRICT), talk("a", "B", system="s"), where="train.jsonl:3")
+    assert caught.value.code == "DATA-016"
+    assert "train.jsonl:3" in str(caught.value)
+
+
+def test_too_long_is_an_error_with_the_numbers() -> None:
+    """Case 20."""
+    ids, labels = encode(tokenizer(), talk("a" * 20, "B" * 20))
+    with pytest.raises(DataError, match=r"train.jsonl:4: 45 tokens > 30") as caught:
+        fit_length(ids, labels, max_length=30, on_too_long="error", where="train.jsonl:4")
+    assert caught.value.code == "DATA-020"
+    assert fit_length(ids, labels, max_length=45, on_too_long="error") == (ids, labels)
+
+
+def test_too_long_can_be_cut_or_dropped() -> None:
+    ids, labels = encode(tokenizer(), talk("a" * 20, "B" * 20))
+    assert fit_length(ids, labels, max_length=30, on_too_long="drop") is None
+    assert fit_length(ids, labels, max_length=30, on_too_long="truncate") == (ids[:30], labels[:30])
+
+
+def test_nothing_left_to_train_on() -> None:
+    """Case 19: says how long it would have to be."""
+    ids, labels = encode(tokenizer(), talk("a" * 20, "B" * 20))  # the first label is token 25
+    with pytest.raises(DataError, match=r"0 of 45 tokens are trained on") as caught:
+        fit_length(ids, labels, max_length=24, on_too_long="truncate", where="x")
+    assert caught.value.code == "DATA-019"
+    assert "at least 25" in caught.value.fix
+    assert fit_length(ids, labels, max_length=25, on_too_long="truncate") is not None
+    with pytest.raises(DataError, match="0 of 0 tokens"):
+        fit_length([], [], max_length=24, on_too_long="error")
+
+
+@pytest.mark.parametrize("text", ["ärger 😀", "<|end|>", "a\n\n b ", "<|assistant|>x"])
+def test_any_text_survives(text: str) -> None:
+    tok = tokenizer()
+    ids, labels = encode(tok, talk(text, text))
+    assert tok.decode(ids).count(text) >= 2
+    assert "".join(trained_text(tok, ids, labels)).startswith(text)
