@@ -10,7 +10,14 @@ import pytest
 
 SRC = Path(__file__).parents[2] / "src"
 HEAVY = {"torch", "transformers", "peft", "lightning", "bitsandbytes", "inspect_ai", "wandb", "pandas", "matplotlib"}
-MAY_BE_HEAVY = ("organon.backends.lightning.", "organon.models.load", "organon.models.chat", "organon.evals.provider")
+MAY_BE_HEAVY = (
+    "organon.backends.lightning.",
+    "organon.models.load",
+    "organon.models.chat",
+    "organon.evals.provider",
+    "organon.evals.registry",
+)
+LIGHT_ALL_THE_SAME = ["organon.backends.lightning.backend", "organon.backends.lightning.compute"]
 TASK_FILES = "_task"  # Inspect tasks import inspect_ai, as any task file does
 
 
@@ -22,7 +29,7 @@ def all_modules() -> list[str]:
 
 def light_modules() -> list[str]:
     light = [n for n in all_modules() if not n.startswith(MAY_BE_HEAVY) and not n.endswith(TASK_FILES)]
-    return [*light, "organon.backends.lightning.backend"]
+    return [*light, *LIGHT_ALL_THE_SAME]
 
 
 def heavy_after(statement: str) -> set[str]:

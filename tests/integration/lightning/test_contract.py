@@ -1,44 +1,36 @@
-"""The training backend contract, for `lightning`: with real workers, forked from a server to start quickly."""
+"""The ``lightning`` backend passes the contract that every backend passes (DL-10..18, MO-62)."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from organon.backends.lightning import backend as module
-from organon.backends.lightning.backend import LightningBackend
 from tests.unit.backends.contract import BackendContract, Case
+
+from organon.backends.lightning.backend import LightningBackend
+
+pytestmark = pytest.mark.slow
 
 
 class TestLightning(BackendContract):
     @pytest.fixture
-    def case(self, lab: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
-        monkeypatch.setattr(module, "_spawn", lab.spawn)
-        spec = lab.spec(epochs=1)
-        content = Path(spec.dataset_path).read_text()
+    def case(self, lab: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Case]:
+        made: list[LightningBackend] = []
+
+        def make() -> LightningBackend:
+            monkeypatch.delenv("ORGANON_KILL_AT", raising=False)
+            made.append(LightningBackend())
+            return made[-1]
 
         def broken() -> LightningBackend:
-            Path(spec.dataset_path).write_text("{}")
-            return LightningBackend()
+            backend = make()
+            monkeypatch.setenv("ORGANON_KILL_AT", "step:2")
+            return backend
 
-        def mended() -> LightningBackend:
-            Path(spec.dataset_path).write_text(content)
-            return LightningBackend()
-
-        def slow() -> LightningBackend:
-            # A worker needs a second to be ready, so a job still runs when submit returns.
-            return LightningBackend()
-
-        yield Case(
-            spec=dataclasses.replace(spec, name="warm-otter"),
-            make=LightningBackend,
-            make_slow=slow,
-            break_it=broken,
-            message="DATA-028",
-            mend=mended,
-        )
-        Path(spec.dataset_path).write_text(content)
+        yield Case(spec=lab.spec(), make=make, make_slow=make, break_it=broken, message="SIGKILL", mend=make)
+        for job in (job for backend in made for job in backend._jobs.values()):
+            if job.process is not None:
+                job.process.kill()
+                job.process.wait(10)
