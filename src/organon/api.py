@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from loguru import logger
 
@@ -120,11 +120,14 @@ class Client:
             NotFoundError: an unknown task, before any model call.
             EvaluationError: the evaluation failed.
         """
-        found = await self.cache.get_eval_results(model_id, eval_suite, self.eval_backend.name, **inspect_kwargs)
-        if isinstance(found, EvalResults):
-            return found
+        name = self.eval_backend.name
+        known = self.eval_backend.fingerprint(model_id, eval_suite)
+        decides = {**inspect_kwargs, "fingerprint": known} if known else inspect_kwargs
+        found = await self.cache.get_eval_results(model_id, eval_suite, name, **decides)
+        if found is not None:
+            return cast("EvalResults", found)
         results = await self.eval_backend.evaluate(model_id, eval_suite, **inspect_kwargs)
-        await self.cache.set_eval_results(model_id, eval_suite, results, self.eval_backend.name, **inspect_kwargs)
+        await self.cache.set_eval_results(model_id, eval_suite, results, name, **decides)
         return results
 
     def _config(self, model: str, hyperparameters: dict[str, Any], kwargs: dict[str, Any]) -> RunConfig:

@@ -227,3 +227,26 @@ async def test_hyperparameters_reach_the_local_spec(tmp_path: Path, monkeypatch:
     assert (spec.trainer.epochs, spec.trainer.global_batch_size, spec.trainer.micro_batch_size) == (2, 2, 2)
     assert (spec.adapter.rank, spec.adapter.alpha, spec.optim.schedule, spec.seed) == (4, 8, "constant", 3)
     assert spec.base.digest
+
+
+TASK = """
+from inspect_ai import Task, task
+from inspect_ai.dataset import Sample
+from inspect_ai.scorer import match
+@task
+def answers():
+    return Task(dataset=[Sample(input="q", target="{target}")], scorer=match())
+"""
+
+
+async def test_an_edited_task_is_run_again(tmp_path: Path) -> None:
+    """A name alone must not serve the scores of what the file said yesterday."""
+    file = tmp_path / "answers.py"
+    client = Client(tmp_path / "store", backend="fake")
+    seen = []
+    for target in ("A", "B"):
+        file.write_text(TASK.format(target=target))
+        seen.append(client.eval_backend.fingerprint("mockllm/model", f"{file}@answers"))
+    assert seen[0] != seen[1]
+    with pytest.raises(NotFoundError):
+        await client.evaluate("mockllm/model", f"{file}@anwers")

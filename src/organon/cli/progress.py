@@ -84,7 +84,10 @@ def _detail(data: dict[str, Any]) -> str:
 
 
 def configure_logging() -> None:
-    """Log lines on stderr: INFO, or ORGANON_LOG's level; JSON lines with ORGANON_LOG_JSON=1."""
+    """Log lines on stderr: INFO, or ORGANON_LOG's level; JSON lines with ORGANON_LOG_JSON=1.
+
+    The lines for people leave out the lookups of single evaluations; DEBUG and JSON have them all.
+    """
     from loguru import logger
 
     from organon.redact import redact
@@ -92,10 +95,14 @@ def configure_logging() -> None:
     def patch(record: Any) -> None:
         record["message"] = redact(record["message"])
 
+    def for_people(record: Any) -> bool:
+        return level == "DEBUG" or record["extra"].get("level") != "eval"
+
     logger.remove()
     logger.configure(patcher=patch)
     level = os.environ.get("ORGANON_LOG", "INFO").upper()
     if os.environ.get("ORGANON_LOG_JSON") == "1":
         logger.add(sys.stderr, level=level, serialize=True)
     else:
-        logger.add(sys.stderr, level=level, format="{time:HH:mm:ss} {level: <7} {message}", colorize=False)
+        line = "{time:HH:mm:ss} {level: <7} {message}"
+        logger.add(sys.stderr, level=level, format=line, colorize=False, filter=for_people)

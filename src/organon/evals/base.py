@@ -13,6 +13,13 @@ class EvalBackend(Protocol):
 
     name: str  # namespace in every evaluation key, such as `inspect` or `fake`
 
+    def fingerprint(self, model_id: str, eval_suite: str | list[str]) -> dict[str, Any]:
+        """What decides the scores besides the names: the sources of the tasks, the content of the model.
+
+        Part of the cache key. Raises NotFoundError for an unknown task or model of ours.
+        """
+        ...
+
     async def evaluate(self, model_id: str, eval_suite: str | list[str], **inspect_kwargs: Any) -> EvalResults:
         """Score ``model_id`` on one task or several.
 

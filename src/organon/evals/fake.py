@@ -27,6 +27,10 @@ class FakeEvalBackend:
         self.accuracies, self.samples = dict(accuracies or {}), samples
         self.calls: list[tuple[str, tuple[str, ...], dict[str, Any]]] = []
 
+    def fingerprint(self, model_id: str, eval_suite: str | list[str]) -> dict[str, Any]:
+        """Nothing: names alone decide."""
+        return {}
+
     async def evaluate(self, model_id: str, eval_suite: str | list[str], **inspect_kwargs: Any) -> EvalResults:
         """Made-up scores; any task name will do, and nothing is called."""
         names = [eval_suite] if isinstance(eval_suite, str) else list(dict.fromkeys(eval_suite))

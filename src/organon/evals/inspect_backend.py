@@ -29,6 +29,11 @@ class InspectBackend:
     def __init__(self, store: Store | None = None, log_dir: str | Path | None = None) -> None:
         self._store, self._log_dir = store, log_dir
 
+    def fingerprint(self, model_id: str, eval_suite: str | list[str]) -> dict[str, Any]:
+        """Digests of the tasks' sources, and the key of the model's content. Raises as ``evaluate``."""
+        tasks = resolve_suite(_suite(eval_suite))
+        return {"tasks": sorted(t.digest for t in tasks), "model": resolve_model(model_id, self._opened()).key}
+
     async def evaluate(self, model_id: str, eval_suite: str | list[str], **inspect_kwargs: Any) -> EvalResults:
         """Score ``model_id`` on the named tasks.
 
@@ -40,8 +45,8 @@ class InspectBackend:
             NotFoundError: an unknown task, run or preset, before any model call.
             EvaluationError: a task yields no score at all; names the task, the sample and its message.
         """
-        names = [eval_suite] if isinstance(eval_suite, str) else list(dict.fromkeys(eval_suite))
-        tasks = resolve_suite(EvalConfig(name="", tasks=[TaskConfig(task=name) for name in names]))
+        suite = _suite(eval_suite)
+        names, tasks = [task.task for task in suite.tasks], resolve_suite(suite)
         options = dict(inspect_kwargs)
         model_args = options.pop("model_args", None) or {}
         told = {key: _plain(value) for key, value in options.items()}
@@ -76,6 +81,11 @@ class InspectBackend:
 
             self._store = Store.open()
         return self._store
+
+
+def _suite(names: str | list[str]) -> EvalConfig:
+    listed = [names] if isinstance(names, str) else list(dict.fromkeys(names))
+    return EvalConfig(name="", tasks=[TaskConfig(task=name) for name in listed])
 
 
 def _plain(value: Any) -> Any:

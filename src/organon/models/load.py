@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
 from organon.config.schema import AdapterConfig
 from organon.config.spec import BaseModel
@@ -228,9 +229,9 @@ def _trust(base: BaseModel) -> dict[str, Any]:
 def _load_errors(base: BaseModel) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise ConfigError(
             f"transformers cannot load it: {' '.join(str(error).split())[:400]}",
             code="CFG-064",

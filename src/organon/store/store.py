@@ -374,7 +374,7 @@ def _log_lookup(kind: str, key: str, hit: bool) -> None:
     from loguru import logger
 
     level = LEVELS[kind]
-    logger.bind(key=key, level=level, hit=hit).info("cache {} ({}) {}", "hit" if hit else "miss", level, key)
+    logger.bind(key=key, level=level, hit=hit).info("cache {} ({}) {}", "hit" if hit else "miss", level, key[:12])
 
 
 def _log_not_noted(namespace: str, key: str, error: StoreError) -> None:

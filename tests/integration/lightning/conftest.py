@@ -90,7 +90,10 @@ def conversation(word: str) -> Row:
 
 def words(count: int, start: int = 0) -> list[Row]:
     """Rows of different lengths."""
-    return [conversation(f"{i * 7919 % 997:03d}"[: 1 + i % 3] + "abcdefgh"[: i % 8 + 1]) for i in range(start, start + count)]
+    return [
+        conversation(f"{i * 7919 % 997:03d}"[: 1 + i % 3] + "abcdefgh"[: i % 8 + 1])
+        for i in range(start, start + count)
+    ]
 
 
 class Lab:

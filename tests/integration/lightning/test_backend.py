@@ -39,6 +39,14 @@ async def until(backend: LightningBackend, job_id: str, condition: Any, seconds:
     raise AssertionError(f"still {status} after {seconds} s")
 
 
+async def until_locked(workdir: Path) -> None:
+    """Wait for a worker's first sign of life."""
+    for _ in range(1000):
+        if Workdir(workdir).is_locked():
+            return
+        await asyncio.sleep(0.02)
+
+
 def is_final(status: JobStatus) -> bool:
     return status.state.is_final
 
@@ -99,8 +107,7 @@ async def test_a_second_process_attaches_and_cancel_ends_with_a_checkpoint(lab: 
     """K11 through the backend: SIGTERM, one checkpoint, state cancelled; MO-26, MO-27."""
     spec = lab.spec(epochs=2000, checkpoint_every_n_steps=10_000, validation=[])
     process = lab.start(spec, tmp_path)
-    while not Workdir(tmp_path).is_locked():
-        await asyncio.sleep(0.02)
+    await until_locked(tmp_path)
     async with watched(LightningBackend(), tmp_path) as backend:
         assert await backend.submit(spec, KEY, tmp_path) == "lightning-0123456789abcdef"
         assert backend._jobs["lightning-0123456789abcdef"].process is None  # attached, not started
@@ -146,7 +153,9 @@ def test_a_stop_during_validation_leaves_it_to_the_next_start(lab: Any, tmp_path
     rows = lab.words(600, start=50)
     spec = lab.spec(epochs=1, validation=rows, micro_batch_size=1, checkpoint_every_n_steps=10_000)
     process = lab.start(spec, tmp_path / "stopped")
-    while not (tmp_path / "stopped" / "status.json").exists() or lab.status(tmp_path / "stopped")["phase"] != "validating":
+    while (
+        not (tmp_path / "stopped" / "status.json").exists() or lab.status(tmp_path / "stopped")["phase"] != "validating"
+    ):
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGTERM)
     process.join(10)

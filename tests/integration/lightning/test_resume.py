@@ -60,9 +60,7 @@ def kill_and_resume(lab: Any, before: Path, workdir: Path, point: str, resumed: 
 
 
 @pytest.mark.parametrize(("point", "resumed"), POINTS.items())
-def test_killed_run_ends_as_undisturbed_one(
-    lab: Any, before: Path, tmp_path: Path, point: str, resumed: int
-) -> None:
+def test_killed_run_ends_as_undisturbed_one(lab: Any, before: Path, tmp_path: Path, point: str, resumed: int) -> None:
     """K3, K4 (at most `checkpoint_every_n_steps` redone), K5."""
     kill_and_resume(lab, before, tmp_path, point, resumed)
 

@@ -112,6 +112,19 @@ def test_full_training_writes_a_model_that_transformers_loads(lab: Any, tmp_path
     assert AutoTokenizer.from_pretrained(folder).chat_template
 
 
+def test_wandb_offline(lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MF-42, CK-33: without a login the run is kept under logs/wandb/; it tells no path of this machine."""
+    spec = lab.spec(epochs=1, wandb=True, project="study", name="warm-otter")
+    environment = {"WANDB_API_KEY": "", "NETRC": str(tmp_path / "none"), "WANDB_MODE": ""}
+    assert lab.run(spec, tmp_path / "work", **environment) == 0
+    (run,) = (tmp_path / "work" / "logs" / "wandb").glob("offline-run-*/run-0123456789abcdef.wandb")
+    content = run.read_bytes()
+    assert b"train/loss" in content
+    assert b"adapter.rank" in content
+    assert str(lab.model_folder).encode() not in content
+    assert "wandb" not in (tmp_path / "work" / "logs.txt").read_text()
+
+
 # -- the loss and its gradient ------------------------------------------------------------------------
 
 
@@ -206,7 +219,7 @@ def fit(module: Any, data: Any) -> None:
     from organon.backends.lightning.workdir import Workdir
 
     class Spec:
-        class trainer:  # noqa: N801 - stands for a spec
+        class trainer:
             deterministic = False
 
     compute = {"device": "cpu", "precision": "32", "threads": 1}
@@ -242,7 +255,9 @@ def test_guard_catches_what_bitsandbytes_does_without_the_cure(planted: Any) -> 
     layers = repacking_layers(module)
     module.validation_loss(data.validation_batches())
     assert all(layer.weight.quant_state.packing_format_for_cpu for layer in layers)
-    with pytest.raises((TrainingError, UserWarning), match=r"repacked for inference|autograd kernel was not registered"):
+    with pytest.raises(
+        (TrainingError, UserWarning), match=r"repacked for inference|autograd kernel was not registered"
+    ):
         fit(module, data)
 
 

@@ -95,7 +95,7 @@ def test_kill_dash_nine_and_the_same_command_gives_the_same_adapter(tmp_path: Pa
     process = start(killed, "run", *NO_EVAL)
     status = wait_for_step(killed, 10)
     process.kill()
-    process.wait()
+    process.communicate()
     os.kill(status["pid"], signal.SIGKILL)
     code, out, err = finish(killed, "run", *NO_EVAL, "--json")
     assert code == 0, err

@@ -183,7 +183,12 @@ def hub_error(kind: type, status: int) -> Exception:
 def test_a_pinned_commit_needs_no_network(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, AssertionError("asked the hub"))
     base = resolve(id="owner/model", revision=COMMIT)
-    assert (base.digest, base.hub_id, base.revision, base.folder) == (f"owner/model@{COMMIT}", "owner/model", COMMIT, None)
+    assert (base.digest, base.hub_id, base.revision, base.folder) == (
+        f"owner/model@{COMMIT}",
+        "owner/model",
+        COMMIT,
+        None,
+    )
 
 
 def test_a_branch_is_looked_up_in_the_cache_then_on_the_hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +206,10 @@ def test_a_branch_is_looked_up_in_the_cache_then_on_the_hub(cache: Path, monkeyp
         (hub_error(errors.GatedRepoError, 403), r"gated(.|\n)*hf auth login(.|\n)*model.path=/some/folder"),
         (hub_error(errors.RepositoryNotFoundError, 404), r"does not exist(.|\n)*hf auth login"),
         (hub_error(errors.RevisionNotFoundError, 404), r"no revision 'main'(.|\n)*40-digit commit"),
-        (httpx.ConnectError("no route"), r"cannot be reached(.|\n)*model.path=/some/folder(.|\n)*hf download owner/model"),
+        (
+            httpx.ConnectError("no route"),
+            r"cannot be reached(.|\n)*model.path=/some/folder(.|\n)*hf download owner/model",
+        ),
     ],
 )
 def test_what_would_help_when_the_hub_does_not_answer(

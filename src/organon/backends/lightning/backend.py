@@ -238,11 +238,6 @@ def _start(spec: TrainSpec, key: str, job_id: str, place: Workdir, lock: int) ->
     for name in (names.STATUS, names.CANCEL):
         (place.path / name).unlink(missing_ok=True)
     environment = child_environment(os.environ, wandb=spec.logger.wandb, hub=spec.base.hub_id is not None)
-    environment.setdefault("TOKENIZERS_PARALLELISM", "false")
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve each other on a busy machine
-    threads = spec.compute.get("threads")
-    if threads:
-        environment["OMP_NUM_THREADS"] = str(threads)
     return _spawn(place, lock, environment)
 
 

@@ -38,7 +38,7 @@ class GradientGuard(Callback):  # type: ignore[misc]  # mypy does not follow lig
         packed = [name for name, module in pl_module.model.named_modules() if _is_packed(module)]
         if packed:
             raise TrainingError(
-                f"{len(packed)} quantised layers have been repacked for inference and pass no gradient: {packed[0]} ...",
+                f"{len(packed)} quantised layers have been repacked for inference and pass no gradient: {packed[0]}",
                 where="training",
                 fix="this is a defect of organon's cure for bitsandbytes; adapter=lora trains without quantisation",
             )
@@ -92,7 +92,9 @@ class StepEnd(Callback):  # type: ignore[misc]  # mypy does not follow lightning
         if self.pending is not None:
             self._finish(self.pending)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: CompletionModule, batch: StepBatch, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: CompletionModule, batch: StepBatch, batch_idx: int
+    ) -> None:
         """Start the clock."""
         self._began = time.perf_counter()
 

@@ -98,9 +98,7 @@ def read_examples(
     for number, line in enumerate(content.splitlines(), start=1):
         where = f"{path}:{number}"
         ids, labels = encode(tokenizer, json.loads(line)["messages"], where=where)
-        fitted = fit_length(
-            ids, labels, max_length=dataset.max_length, on_too_long=dataset.on_too_long, where=where
-        )
+        fitted = fit_length(ids, labels, max_length=dataset.max_length, on_too_long=dataset.on_too_long, where=where)
         if fitted is None:
             dropped += 1
         else:

@@ -77,8 +77,8 @@ def run(workdir: Workdir) -> int:
         job = workdir.read(JOB) or {}
         spec = from_dict(TrainSpec, workdir.read(SPEC) or {})
         status.report(phase="importing")
-        # Importing Lightning, transformers and peft takes seconds: the caller has seen the phase by now.
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises to fetch kernels from the hub
+        _prepare_libraries()
+        # Takes seconds: by now the caller has seen the phase.
         from organon.backends.lightning.training import train
 
         train(spec, job["key"], workdir, report=status.report, stop=stop)
@@ -106,6 +106,15 @@ def main(arguments: list[str]) -> int:
         return LOCKED_EXIT_CODE
     sign(lock)
     return run(workdir)
+
+
+def _prepare_libraries() -> None:
+    """What must be set before torch and its kind are imported."""
+    # Threads that wait for one another by spinning make a step on a busy machine 5 to 10 times slower
+    # (measured: 2 threads, load 5 on 2 cores, median 4.4 s against 0.33 s); results do not change.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises to fetch kernels from the hub
 
 
 def _log_to_stderr() -> None:
