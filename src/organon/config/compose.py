@@ -41,6 +41,7 @@ def register() -> None:
     for verb, kind in VERB_SCHEMAS.items():
         store.store(name=f"{verb}_schema", node=kind)
     OmegaConf.register_new_resolver("organon.twice", lambda n: 2 * int(n), replace=True)
+    OmegaConf.register_new_resolver("organon.conf", lambda path: str(conf_dir() / path), replace=True)
 
 
 def register_file(path: str) -> str:
@@ -108,6 +109,7 @@ def load_model_preset(name: str) -> schema.ModelConfig:
     """The preset ``conf/model/<name>.yaml``; an unknown name lists the known ones."""
     if not re.fullmatch(r"[\w.-]+", name) or name not in presets("model"):
         raise unknown("model preset", name, presets("model"), code="CFG-046", fix="or model.path=/some/folder")
+    register()
     node = OmegaConf.merge(
         OmegaConf.structured(schema.ModelConfig), OmegaConf.load(conf_dir() / "model" / f"{name}.yaml")
     )
