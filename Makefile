@@ -25,7 +25,7 @@ demo: setup  ## Train, evaluate and compare the embedded model (2 to 4 minutes; 
 	@$(BIN)/organon run experiment=capitalization
 
 test: setup  ## Run the tests offline on the CPU
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup  ## Lint, types, import rules
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo 2>/dev/null || { $(BIN)/lint-imports; exit 1; }

@@ -1,0 +1,91 @@
+"""What the documents tell a user to type works: every command composes, the Python block runs, links lead somewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("experiments/*/README.md")]
+)
+
+
+def commands() -> list[str]:
+    found = []
+    for document in DOCUMENTS:
+        for block in re.findall(r"```bash\n(.*?)```", document.read_text(), re.DOTALL):
+            lines = (line.partition(" #")[0].strip() for line in block.splitlines())
+            found += [line for line in lines if line.startswith("organon ")]
+    return sorted(set(found))
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(commands()) >= 5
+
+
+@pytest.mark.parametrize("command", commands())
+def test_command_composes(command: str, tmp_path: Path) -> None:
+    """DL-08, CK-56: with ``--cfg job`` in place of the work itself."""
+    verb, *arguments = shlex.split(command)[1:]
+    shown = ["--help"] if verb == "cache" else [a for a in arguments if a != "-m"]
+    if verb != "cache":
+        shown = [re.sub(r"(=[^,\[]*),.*", r"\1", a) for a in shown] + ["--cfg", "job"]
+    done = subprocess.run(
+        [sys.executable, "-m", "organon.cli", verb, *shown], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_make_targets_exist() -> None:
+    """MF-33."""
+    makefile = (ROOT / "Makefile").read_text()
+    for document in DOCUMENTS:
+        for target in re.findall(r"^make (\w+)|`make (\w+)`", document.read_text(), re.MULTILINE):
+            assert re.search(rf"^{target[0] or target[1]}:", makefile, re.MULTILINE), (document, target)
+
+
+def test_python_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DL-08, DL-29: on the fake backends, as the README says one can."""
+    from organon import Client, Dataset, set_client
+
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    asyncio.run(Dataset([row]).save("data.jsonl"))
+    set_client(Client(tmp_path / "store", backend="fake", eval_backend="fake"))
+    try:
+        exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+    finally:
+        set_client(None)
+
+
+def test_links_lead_somewhere() -> None:
+    """DL-34."""
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+            if "://" not in target:
+                assert (document.parent / target).exists(), (document.name, target)
+
+
+def test_no_document_names_a_machine() -> None:
+    """CK-65: no path of anybody's machine in what we ship."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    files = [ROOT / name for name in listed] or list((ROOT / "conf").rglob("*.yaml"))
+    suspicious = re.compile(r"/(scratch/gpfs|home/(?!dev\b|me\b|user\b)\w+|Users/\w+)/")
+    for file in files:
+        if file.suffix in (".yaml", ".md", ".toml") and "tests" not in file.parts and file.is_file():
+            assert not suspicious.search(file.read_text(errors="replace")), file
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the Makefile needs a POSIX shell")
+def test_make_help_lists_targets() -> None:
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert all(target in done.stdout for target in ("setup", "demo", "test", "check", "bench", "clean"))
