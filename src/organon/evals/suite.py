@@ -15,6 +15,7 @@ import inspect
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -238,11 +239,18 @@ def _digest(file: Path, module: str) -> str:
         name, path = todo.pop()
         if name not in seen:
             seen[name] = sha256_file(path)
-            todo.extend(_local_imports(name, path, beside=None if module else file.parent))
+            stat = path.stat()
+            todo.extend(_local_imports(name, path, None if module else file.parent, (stat.st_mtime_ns, stat.st_size)))
     return hashlib.sha256("\n".join(f"{name} {seen[name]}" for name in sorted(seen)).encode()).hexdigest()
 
 
-def _local_imports(module: str, file: Path, beside: Path | None) -> Iterator[tuple[str, Path]]:
+@lru_cache(maxsize=512)
+def _local_imports(module: str, file: Path, beside: Path | None, version: tuple[int, int]) -> list[tuple[str, Path]]:
+    """What ``file`` imports of its own; ``version`` (time, size) makes an edited file another question."""
+    return list(_find_local_imports(module, file, beside))
+
+
+def _find_local_imports(module: str, file: Path, beside: Path | None) -> Iterator[tuple[str, Path]]:
     package = module.partition(".")[0]
     for node in ast.walk(_parse(file)):
         if isinstance(node, ast.Import):

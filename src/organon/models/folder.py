@@ -40,7 +40,6 @@ _HASHED_SUFFIXES = (".safetensors", ".jinja")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
 
 
 class Memo(Protocol):
@@ -110,12 +109,20 @@ def model_folder(base: BaseModel) -> Path | None:
 
 def context_length(base: BaseModel) -> int | None:
     """The longest sequence (tokens) that the model was made for, from its config; None if it does not say."""
+    return _config_number(base, "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+
+
+def hidden_size(base: BaseModel) -> int | None:
+    """The width of the model's hidden states, from its config; None if it does not say."""
+    return _config_number(base, "hidden_size", "n_embd", "d_model")
+
+
+def _config_number(base: BaseModel, *names: str) -> int | None:
+    """The first of these fields that the config has, or its ``text_config`` (models that also see images)."""
     folder = model_folder(base)
-    if folder is None:
-        return None
-    config = _read_json(folder / "config.json")
+    config = _read_json(folder / "config.json") if folder is not None else {}
     for part in (config, config.get("text_config")):
-        for name in _CONTEXT_NAMES:
+        for name in names:
             if isinstance(part, dict) and isinstance(part.get(name), int):
                 return int(part[name])
     return None

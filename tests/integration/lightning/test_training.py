@@ -112,10 +112,10 @@ def test_full_training_writes_a_model_that_transformers_loads(lab: Any, tmp_path
     assert AutoTokenizer.from_pretrained(folder).chat_template
 
 
-def test_wandb_offline(lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_offline(lab: Any, tmp_path: Path) -> None:
     """MF-42, CK-33: without a login the run is kept under logs/wandb/; it tells no path of this machine."""
     spec = lab.spec(epochs=1, wandb=True, project="study", name="warm-otter")
-    environment = {"WANDB_API_KEY": "", "NETRC": str(tmp_path / "none"), "WANDB_MODE": ""}
+    environment = {"WANDB_API_KEY": "", "NETRC": str(tmp_path / "none")}
     assert lab.run(spec, tmp_path / "work", **environment) == 0
     (run,) = (tmp_path / "work" / "logs" / "wandb").glob("offline-run-*/run-0123456789abcdef.wandb")
     content = run.read_bytes()

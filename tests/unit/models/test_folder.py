@@ -17,7 +17,7 @@ from huggingface_hub import errors
 from organon.config.schema import AdapterConfig, ModelConfig
 from organon.errors import ConfigError, SecurityError, UserError
 from organon.models import folder as module
-from organon.models.folder import context_length, ensure_available, folder_digest, resolve_base
+from organon.models.folder import context_length, ensure_available, folder_digest, hidden_size, resolve_base
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -269,6 +269,13 @@ def test_small_files_of_a_hub_model_are_fetched_and_checked(cache: Path, monkeyp
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     with pytest.raises(ConfigError, match="no chat template"):
         ensure_available(base)
+
+
+def test_hidden_size(tmp_path: Path) -> None:
+    assert hidden_size(resolve(make_model(tmp_path / "a", hidden_size=64))) == 64
+    assert hidden_size(resolve(make_model(tmp_path / "b", n_embd=32))) == 32
+    assert hidden_size(resolve(make_model(tmp_path / "c", text_config={"hidden_size": 16}))) == 16
+    assert hidden_size(resolve(make_model(tmp_path / "d"))) is None
 
 
 def test_the_embedded_model_is_found() -> None:

@@ -28,7 +28,7 @@ from organon.backends.lightning.compute import compute_of, versions
 from organon.backends.lightning.workdir import Workdir
 from organon.config.spec import TrainSpec, from_dict, identity, to_dict
 from organon.errors import ConfigError, TrainingError
-from organon.models.folder import ensure_available
+from organon.models.folder import ensure_available, hidden_size
 from organon.store.records import Checkpoint
 
 WORKER = "organon.backends.lightning.worker"
@@ -69,7 +69,7 @@ class LightningBackend:
             ConfigError: CFG-058 or CFG-060, what cannot be trained here.
         """
         check_spec(spec)
-        return dataclasses.replace(spec, compute=compute_of(spec.trainer), versions=versions())
+        return dataclasses.replace(spec, compute=compute_of(spec.trainer, hidden_size(spec.base)), versions=versions())
 
     def identity(self, spec: TrainSpec) -> dict[str, Any]:
         """All fields of the spec that decide the adapter's bytes."""

@@ -29,6 +29,7 @@ from organon.backends.lightning.stop import Stopped, StopRequest
 from organon.backends.lightning.workdir import CHECKPOINTS, Workdir
 from organon.config.spec import TrainSpec, identity
 from organon.errors import ConfigError, TrainingError
+from organon.models.folder import hidden_size
 from organon.models.load import load_base, load_tokenizer, named_dtype, new_adapter, save_adapter, save_full
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def train(spec: TrainSpec, key: str, workdir: Workdir, *, report: Report, stop: 
         TrainingError: the training failed (diverged, lost gradients, out of memory).
         Stopped: it was asked to stop; a checkpoint has been written.
     """
-    compute = spec.compute or compute_of(spec.trainer)
+    compute = spec.compute or compute_of(spec.trainer, hidden_size(spec.base))
     with _memory_errors(spec):
         _set_up(spec, compute)
         report(phase="loading", device=compute["device"])

@@ -31,6 +31,8 @@ def test_bf16_where_the_cpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compute, "_cpu_flags", lambda: {"avx512_bf16"})
     assert compute.compute_of(TrainerConfig(accelerator="cpu"))["precision"] == "bf16"
     assert compute.compute_of(TrainerConfig(accelerator="cpu", precision="32"))["precision"] == "32"
+    assert compute.compute_of(TrainerConfig(accelerator="cpu"), 128)["precision"] == "32"  # it would not pay
+    assert compute.compute_of(TrainerConfig(accelerator="cpu"), 2048)["precision"] == "bf16"
 
 
 @pytest.mark.usefixtures("gpu")
