@@ -45,6 +45,7 @@ HYPERPARAMETERS = {
     "dropout": "adapter.dropout",
     "max_length": "dataset.max_length",
 }
+UNSET = ("model.context_length=null", "model.target_modules=all-linear")  # what the preset says of tiny alone
 
 
 class Client:
@@ -85,8 +86,8 @@ class Client:
         ``model`` is a preset, a local folder or a hub id for the local backend. ``hyperparameters``
         are ``n_epochs batch_size learning_rate rank ...`` or any config key such as
         ``optim.schedule``; a remote backend gets them as they are. ``block_until_upload_complete``
-        matters to backends that upload; it never changes the key. Further arguments: ``seed``,
-        ``validation_file``, and a vendor's own.
+        matters to backends that upload, and changes nothing here; it is never part of the key.
+        Further arguments: ``seed``, ``validation_file``, and a vendor's own.
 
         Raises:
             DataError: the dataset is empty or a row is wrong.
@@ -127,7 +128,11 @@ class Client:
         if found is not None:
             return cast("EvalResults", found)
         results = await self.eval_backend.evaluate(model_id, eval_suite, **inspect_kwargs)
-        await self.cache.set_eval_results(model_id, eval_suite, results, name, **decides)
+        failed = {task: r["samples_failed"] for task, r in results.results.items() if r.get("samples_failed")}
+        if failed:
+            logger.warning("samples failed ({}): these scores are not kept, the same call runs them again", failed)
+        else:
+            await self.cache.set_eval_results(model_id, eval_suite, results, name, **decides)
         return results
 
     def _config(self, model: str, hyperparameters: dict[str, Any], kwargs: dict[str, Any]) -> RunConfig:
@@ -168,7 +173,7 @@ def _model_overrides(model: str, *, local: bool) -> list[str]:
     if model in presets("model"):
         return [f"model={model}"]
     if Path(model).is_dir():
-        return ["model=tiny", f"model.name='{Path(model).name}'", "model.id=null", f"model.path='{model}'"]
+        return ["model=tiny", f"model.name='{Path(model).name}'", "model.id=null", f"model.path='{model}'", *UNSET]
     if local and "/" not in model:
         raise unknown(
             "local model",
@@ -177,8 +182,7 @@ def _model_overrides(model: str, *, local: bool) -> list[str]:
             code="CFG-064",
             fix="a preset, a local folder or a hub id owner/name; hosted models need their own backend",
         )
-    unset = ["model.context_length=null", "model.target_modules=all-linear"]
-    return ["model=tiny", f"model.name='{model}'", f"model.id='{model}'", *unset]
+    return ["model=tiny", f"model.name='{model}'", f"model.id='{model}'", *UNSET]
 
 
 async def _validation(kwargs: dict[str, Any]) -> Dataset | None:

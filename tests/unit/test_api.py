@@ -250,3 +250,124 @@ async def test_an_edited_task_is_run_again(tmp_path: Path) -> None:
     assert seen[0] != seen[1]
     with pytest.raises(NotFoundError):
         await client.evaluate("mockllm/model", f"{file}@anwers")
+
+
+class Recorder(FakeBackend):
+    def __init__(self) -> None:
+        super().__init__()
+        self.specs: list[Any] = []
+
+    async def submit(self, spec: Any, key: str, workdir: Path) -> str:
+        self.specs.append(spec)
+        return await super().submit(spec, key, workdir)
+
+
+async def test_what_is_given_reaches_the_backend(tmp_path: Path) -> None:
+    """MO-15, MO-16, MO-18: None sends no override; the rest arrives as it was given."""
+    await Dataset(ROWS).save(tmp_path / "v.jsonl")
+    backend = Recorder()
+    client = Client(tmp_path / "store", backend=backend, eval_backend="fake")
+    await client.train(Dataset(ROWS))
+    given: dict[str, Any] = {"hyperparameters": {"n_epochs": 2}, "suffix": "s", "seed": 7, "integrations": ["w"]}
+    await client.train(Dataset(ROWS), validation_file=str(tmp_path / "v.jsonl"), **given)
+    plain, full = backend.specs
+    assert (plain.base.hub_id, plain.hyperparameters, plain.extra) == ("gpt-4o-mini-2024-07-18", {}, {})
+    assert (full.hyperparameters, full.suffix, full.seed) == ({"n_epochs": 2}, "s", 7)
+    assert (full.extra, full.validation_hash) == ({"integrations": ["w"]}, Dataset(ROWS).content_hash)
+
+
+async def test_evaluate_tells_the_cache_the_backends_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DL-05."""
+    asked: list[str] = []
+
+    def spied(real: Any) -> Any:
+        async def spy(self: Any, model: str, suite: Any, *a: Any, **k: Any) -> Any:
+            asked.append(a[-1])
+            return await real(self, model, suite, *a, **k)
+
+        return spy
+
+    for name in ("get_eval_results", "set_eval_results"):
+        monkeypatch.setattr(organon.Cache, name, spied(getattr(organon.Cache, name)))
+    await Client(tmp_path, backend="fake", eval_backend="fake").evaluate("m", "task")
+    assert asked == ["fake", "fake"]
+
+
+async def test_default_is_the_local_backend_behind_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DL-16."""
+    from organon.backends.cached import CachedBackend
+    from organon.backends.lightning.backend import LightningBackend
+
+    seen: list[Any] = []
+
+    async def submit_run(self: CachedBackend, spec: Any) -> None:
+        seen.append((type(self), type(self.backend)))
+
+    monkeypatch.setattr(CachedBackend, "submit_run", submit_run)
+    await Client(tmp_path).train(Dataset(ROWS), model="tiny")
+    assert seen == [(CachedBackend, LightningBackend)]
+
+
+async def test_results_of_ones_own_class_come_back_as_that_class(tmp_path: Path) -> None:
+    """MO-04, DL-04."""
+
+    class Mine(EvalResults):
+        pass
+
+    class Scores(FakeEvalBackend):
+        name = "mine"
+
+        async def evaluate(self, model_id: str, eval_suite: Any, **kwargs: Any) -> EvalResults:
+            found = await super().evaluate(model_id, eval_suite, **kwargs)
+            return Mine(found.model_id, found.results, found.metadata)
+
+    organon.store.cache.register_results_class("mine", Mine)
+    client = Client(tmp_path, backend="fake", eval_backend=Scores())
+    fresh, stored = [await client.evaluate("m", "task") for _ in range(2)]
+    assert type(fresh) is type(stored) is Mine
+    assert stored == fresh
+
+
+async def test_scores_with_failed_samples_are_not_served_again(tmp_path: Path) -> None:
+    """DL-18."""
+
+    class Flaky(FakeEvalBackend):
+        failed = 1
+
+        async def evaluate(self, model_id: str, eval_suite: Any, **kwargs: Any) -> EvalResults:
+            found = await super().evaluate(model_id, eval_suite, **kwargs)
+            found.results["task"]["samples_failed"] = self.failed
+            return found
+
+    client = Client(tmp_path, backend="fake", eval_backend=Flaky())
+    assert (await client.evaluate("m", "task")).results["task"]["samples_failed"] == 1
+    Flaky.failed = 0
+    assert (await client.evaluate("m", "task")).results["task"]["samples_failed"] == 0
+
+
+async def test_a_local_folder_does_not_get_the_limits_of_tiny(tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "mine"
+    shutil.copytree(Path(organon.__file__).parent / "embedded" / "tiny", folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 4096}))
+    backend = Recorder()
+    backend.name, backend.local = "lightning", True
+    client = Client(tmp_path / "store", backend=backend)
+    await client.train(Dataset(ROWS), model=str(folder), hyperparameters={"max_length": 2048})
+    assert (backend.specs[0].dataset.max_length, backend.specs[0].model.context_length) == (2048, None)
+
+
+async def test_a_missing_key_matters_only_at_a_remote_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MO-57."""
+    from organon.errors import EvaluationError
+
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("AZUREAI_OPENAI_API_KEY", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tasks.py").write_text(TASK.format(target="A"))
+    client = Client(tmp_path / "store", backend="fake")
+    await (await client.train(Dataset(ROWS))).wait()
+    with pytest.raises(EvaluationError, match="OPENAI_API_KEY"):
+        await client.evaluate("openai/gpt-4o", "tasks.py@answers")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from organon.backends.base import JobState, JobStatus
-from organon.config.spec import TrainSpec
+from organon.config.spec import TrainSpec, identity
 from organon.errors import TrainingError
 from organon.store.files import write_atomic
 from organon.store.records import Checkpoint
@@ -56,17 +56,9 @@ class FakeBackend:
         return spec
 
     def identity(self, spec: TrainSpec) -> dict[str, Any]:
-        """What a vendor of hosted fine-tuning gets to see of a spec."""
-        return {
-            "model": spec.base.hub_id or spec.base.name,
-            "base": spec.base.digest,
-            "dataset_hash": spec.dataset_hash,
-            "validation_hash": spec.validation_hash,
-            "hyperparameters": spec.hyperparameters,
-            "suffix": spec.suffix,
-            "seed": spec.seed,
-            "extra": spec.extra,
-        }
+        """All that decides a real training, so that a dry run of a sweep has as many keys as the sweep."""
+        found: dict[str, Any] = identity(spec)
+        return found
 
     async def submit(self, spec: TrainSpec, key: str, workdir: Path) -> str:
         """Start a job, or attach to the one that ``workdir`` records for ``key``, failed ones excepted."""

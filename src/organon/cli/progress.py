@@ -11,6 +11,10 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from organon.errors import ConfigError, nearest
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
 
 class ProgressDisplay:
     """Call it with the pipeline's events: ``display("train", step=3, total_steps=100, ...)``."""
@@ -98,9 +102,13 @@ def configure_logging() -> None:
     def for_people(record: Any) -> bool:
         return level == "DEBUG" or record["extra"].get("level") != "eval"
 
+    level = os.environ.get("ORGANON_LOG", "INFO").upper()
+    if level not in LEVELS:
+        raise ConfigError(
+            f"'{level}' is no log level.{nearest(level, LEVELS)} Allowed: {', '.join(LEVELS)}", where="ORGANON_LOG"
+        )
     logger.remove()
     logger.configure(patcher=patch)
-    level = os.environ.get("ORGANON_LOG", "INFO").upper()
     if os.environ.get("ORGANON_LOG_JSON") == "1":
         logger.add(sys.stderr, level=level, serialize=True)
     else:

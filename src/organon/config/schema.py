@@ -150,7 +150,7 @@ class GenerationConfig:
 
 @dataclass
 class EvalConfig:
-    """A suite: Inspect tasks with generation settings and thresholds."""
+    """A suite: Inspect tasks with generation settings."""
 
     name: str = field(default=MISSING, metadata=NOT_IN_KEY)
     tasks: list[TaskConfig] = field(default_factory=list)
@@ -159,7 +159,6 @@ class EvalConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     system_prompt: str | None = None
     base: bool = field(default=True, metadata=NOT_IN_KEY)  # evaluate the base model too, and compare
-    thresholds: dict[str, float] = field(default_factory=dict, metadata=NOT_IN_KEY)
     max_connections: int = field(default=128, metadata=limits(ge=1, key=False))
     batch_size: int = field(default=64, metadata=limits(ge=1, key=False))  # sequences per forward pass
 

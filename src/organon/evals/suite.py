@@ -78,20 +78,13 @@ def resolve_task(config: TaskConfig | str) -> TaskRef:
 def task_key(model_key: str, task: TaskRef, config: EvalConfig, backend: str = "inspect", **kwargs: Any) -> str:
     """Key of one task's scores on one model: a change of anything that can alter a score changes it.
 
-    ``kwargs``: further arguments of Inspect's ``eval``. Labels, thresholds, batch sizes and the
+    ``kwargs``: further arguments of Inspect's ``eval``. Labels, batch sizes and the
     suite's other tasks take no part (MO-42, MO-48).
     """
     settings = identity(config)
     settings["tasks"] = [{"task": task.name, "digest": task.digest, "args": identity(_by_content(task.args))}]
     settings["inspect"] = identity(kwargs)
     return suite_key(model_key, settings, backend)
-
-
-def suite_digest(eval_suite: str | list[str]) -> str:
-    """sha256 over the sources of all named tasks, in any order: what a cache that goes by names lacks."""
-    names = [eval_suite] if isinstance(eval_suite, str) else eval_suite
-    lines = sorted({f"{task.name} {task.digest}" for task in map(resolve_task, names)})
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,15 @@ commit. So a key that holds the name never means two models, and no path is in i
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from organon.config.schema import AdapterConfig, ModelConfig
 from organon.config.spec import BaseModel
 from organon.errors import ConfigError, SecurityError, UserError
+from organon.models import hub
 
 EMBEDDED_ID = "organon/tiny"
 EMBEDDED_FOLDER = Path(__file__).resolve().parents[1] / "embedded" / "tiny"
@@ -38,8 +35,6 @@ _HASHED_NAMES = frozenset(
 )
 _HASHED_SUFFIXES = (".safetensors", ".jinja")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Memo(Protocol):
@@ -77,7 +72,8 @@ def resolve_base(
         check_folder(folder, trust_remote_code=model.trust_remote_code, has_template=template is not None)
         digest, hub_id, revision = folder_digest(folder, code=model.trust_remote_code, memo=memo), None, None
     else:
-        hub_id, revision = _hub_commit(model, offline)
+        hub_id = str(model.id)
+        revision = hub.commit(hub_id, model.revision, offline=offline)
         digest = f"{hub_id}@{revision}"
     quantization = adapter.quantization if adapter.kind == "qlora" else "none"
     base = BaseModel(
@@ -103,7 +99,7 @@ def model_folder(base: BaseModel) -> Path | None:
         return Path(base.folder)
     if base.hub_id is None or base.revision is None:
         return None
-    snapshot = _cached_repo(base.hub_id) / "snapshots" / base.revision
+    snapshot = hub.snapshot_folder(base.hub_id, base.revision)
     return snapshot if (snapshot / "config.json").exists() else None
 
 
@@ -144,9 +140,8 @@ def ensure_available(base: BaseModel, *, offline: bool = False) -> None:
         return
     if base.hub_id is None or base.revision is None:
         raise ConfigError("the base model has neither a folder nor a hub id", code="CFG-064", where="model")
-    if offline or _hub_is_off():
-        raise _unreachable(base.hub_id, "the network is switched off (offline=true or HF_HUB_OFFLINE)")
-    snapshot = _fetch_small_files(base.hub_id, base.revision)
+    small = [*sorted(_HASHED_NAMES - {"model.safetensors.index.json"}), "*.jinja"]
+    snapshot = hub.fetch(base.hub_id, base.revision, small, offline=offline)
     check_folder(snapshot, trust_remote_code=base.trust_remote_code, has_template=named, weights=False)
 
 
@@ -306,102 +301,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ConfigError("is not a JSON object", code="CFG-064", where=str(path), fix="download the model again")
     return found
-
-
-def _hub_commit(model: ModelConfig, offline: bool) -> tuple[str, str]:
-    hub_id = str(model.id)
-    if not _HUB_ID.fullmatch(hub_id) or ".." in hub_id:
-        raise ConfigError(
-            f"{hub_id[:80]!r} is not a hub id; expected owner/name",
-            code="CFG-064",
-            where="model.id",
-            fix="model.path=/some/folder for a local folder",
-        )
-    revision = model.revision or "main"
-    if _COMMIT.fullmatch(revision):
-        return hub_id, revision
-    cached = _cached_repo(hub_id) / "refs" / revision
-    if ".." not in revision and cached.is_file():
-        return hub_id, cached.read_text().strip()
-    if offline or _hub_is_off():
-        raise _unreachable(hub_id, "the network is switched off (offline=true or HF_HUB_OFFLINE)")
-    return hub_id, _ask_hub(hub_id, revision)
-
-
-def _hub_is_off() -> bool:
-    switches = (os.environ.get(name, "") for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
-    return any(switch.upper() in ("1", "ON", "YES", "TRUE") for switch in switches)
-
-
-def _cached_repo(hub_id: str) -> Path:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    return Path(HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}"
-
-
-def _ask_hub(hub_id: str, revision: str) -> str:
-    from huggingface_hub import HfApi
-
-    with _hub_errors(hub_id, revision):
-        return str(HfApi().model_info(hub_id, revision=revision, timeout=20).sha)
-
-
-def _fetch_small_files(hub_id: str, revision: str) -> Path:
-    """Fetch config and tokenizer into the hub cache, and check that there are safetensors; the snapshot."""
-    from huggingface_hub import HfApi, snapshot_download
-
-    with _hub_errors(hub_id, revision):
-        listed = HfApi().model_info(hub_id, revision=revision, timeout=20).siblings or []
-        if not any(file.rfilename.endswith(".safetensors") for file in listed):
-            raise SecurityError(
-                "has no safetensors weights, only formats that can run code when they are read; refused",
-                code="SEC-065",
-                where=f"model {hub_id}@{revision[:12]}",
-                fix="name a revision with safetensors: model.revision=<commit>",
-            )
-        names = [*sorted(_HASHED_NAMES - {"model.safetensors.index.json"}), "*.jinja"]
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=names))
-
-
-@contextlib.contextmanager
-def _hub_errors(hub_id: str, revision: str) -> Iterator[None]:
-    """Turn what the hub's client raises into errors that say what would help."""
-    import httpx
-    from huggingface_hub import errors
-
-    try:
-        yield
-    except errors.GatedRepoError as error:
-        raise _login(hub_id, "is gated: its owner gives access on request") from error
-    except errors.RepositoryNotFoundError as error:
-        raise _login(hub_id, "does not exist on the hub, or is private") from error
-    except errors.RevisionNotFoundError as error:
-        raise ConfigError(
-            f"{hub_id} has no revision '{revision}'",
-            code="CFG-064",
-            where="model.revision",
-            fix="pin a 40-digit commit of the model",
-        ) from error
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise _unreachable(hub_id, f"the hub cannot be reached ({type(error).__name__}: {reason})") from error
-
-
-def _login(hub_id: str, cause: str) -> UserError:
-    return UserError(
-        cause,
-        code="CFG-064",
-        where=f"model {hub_id}",
-        fix="check the id; ask for access on its page and log in with `hf auth login`; "
-        "or model.path=/some/folder for a copy on this machine",
-    )
-
-
-def _unreachable(hub_id: str, cause: str) -> UserError:
-    return UserError(
-        f"is not in the local hub cache, and {cause}",
-        code="CFG-064",
-        where=f"model {hub_id}",
-        fix=f"model.path=/some/folder for a copy on this machine; `hf download {hub_id}` where there is a network "
-        "(`hf auth login` before, for gated models); or model=tiny",
-    )

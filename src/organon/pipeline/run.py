@@ -65,6 +65,9 @@ async def run(
     except OrganonError as error:
         _record(plan, JobState.FAILED, error=str(error)).save(plan.folder)
         raise
+    except Exception as error:
+        _record(plan, JobState.FAILED, error=f"{type(error).__name__}: {error}").save(plan.folder)
+        raise
     except BaseException as error:
         # An interrupt as well: the folder must not say "running" for ever.
         _record(plan, JobState.CANCELLED, error=type(error).__name__).save(plan.folder)

@@ -8,21 +8,9 @@ from typing import Any
 
 from loguru import logger
 
+from organon.backends.lightning.metrics import wandb_mode
 from organon.config.spec import TrainSpec
 from organon.report.record import Metrics
-
-
-def wandb_mode(mode: str) -> Any:
-    """wandb's mode for the config's: ``auto`` is online where a key is known, else offline."""
-    if mode != "auto":
-        return mode
-    has_key = bool(os.environ.get("WANDB_API_KEY")) or _in_netrc()
-    return "online" if has_key else "offline"
-
-
-def _in_netrc() -> bool:
-    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    return path.is_file() and "api.wandb.ai" in path.read_text(errors="replace")
 
 
 def flat(metrics: Metrics) -> dict[str, float]:
@@ -46,7 +34,9 @@ def mirror_metrics(spec: TrainSpec, key: str, metrics: Metrics, folder: Path) ->
     try:
         import wandb
 
-        settings: Any = wandb.Settings(silent=True, console="off", disable_git=True, save_code=False)
+        settings: Any = wandb.Settings(
+            silent=True, console="off", disable_git=True, save_code=False, x_disable_meta=True
+        )
         mirror = wandb.init(
             project=spec.logger.project,
             group=spec.logger.group,

@@ -63,8 +63,9 @@ def write_report(
         tasks=shown(redact_tree(samples)),
     )
     figures = {"loss": f"{PLOTS}/loss.png", "before_after": f"{PLOTS}/before_after.png"}
-    loss_svg = plots.loss_curve(metrics_rows, run_folder / figures["loss"])
-    before_after_svg = plots.before_after(record.metrics, run_folder / figures["before_after"])
+    drawn = plots.available()
+    loss_svg = plots.loss_curve(metrics_rows, run_folder / figures["loss"]) if drawn else None
+    before_after_svg = plots.before_after(record.metrics, run_folder / figures["before_after"]) if drawn else None
     html = _html(
         content=content,
         record=record,

@@ -6,6 +6,7 @@ behind in the process and no display is needed. Colours: Okabe & Ito, "Color Uni
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import math
 import re
@@ -15,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
+
+from loguru import logger
 
 from organon.report.numbers import is_rate, printable
 from organon.report.record import Metrics
@@ -44,6 +47,14 @@ _PAGE_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-
 _rc_lock = threading.Lock()
 
 Series = tuple[list[float], list[float]]  # x, y
+
+
+def available() -> bool:
+    """Whether matplotlib is installed; a report without it has its tables and no plots (MO-66)."""
+    if importlib.util.find_spec("matplotlib") is None:
+        logger.warning("no plots in the report: matplotlib is not installed; pip install matplotlib")
+        return False
+    return True
 
 
 def loss_curve(metrics_rows: Sequence[Mapping[str, Any]], path: Path) -> str | None:

@@ -15,7 +15,6 @@ from organon.errors import unknown
 from organon.store.files import TEMPORARY
 from organon.store.keys import sha256_text
 
-Kind = Literal["datasets", "runs", "evals", "file_ids", "model_ids"]
 FolderKind = Literal["runs", "evals"]
 Ident = str | tuple[str, ...]
 PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-~")

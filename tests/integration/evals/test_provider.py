@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from inspect_ai.log import read_eval_log
+from inspect_ai.log import read_eval_log_async
 from inspect_ai.model import ChatMessageSystem, ChatMessageUser, ContentImage, GenerateConfig, get_model
 from inspect_ai.tool import ToolInfo
 
@@ -320,7 +320,7 @@ async def test_a_suite_on_base_and_run_from_samples_to_log(tiny_base, make_adapt
     for result, folder in zip(results, (None, adapter), strict=True):
         samples = result.results["echo"]["samples"]
         assert [s["output"] for s in samples] == [plain(folder, f"say {i}", 8) for i in (1, 2, 3)]
-        log = read_eval_log(result.metadata["tasks"]["echo"]["log"])
+        log = await read_eval_log_async(result.metadata["tasks"]["echo"]["log"])
         assert (log.eval.model, len(log.samples)) == (result.model_id, 3)
         assert log.samples[0].output.usage.output_tokens > 0
     # The same run, found by name, is answered from the store.
@@ -348,7 +348,7 @@ async def test_the_backend_takes_a_string_or_a_list_and_any_of_inspects_argument
     one = await backend.evaluate("organon/brave-otter", f"{tasks}@echo", limit=3, max_tokens=4)
     assert len(one.results["echo"]["samples"]) == 3
     assert one.metadata["inspect_kwargs"] == {"limit": 3, "max_tokens": 4}
-    assert read_eval_log(one.metadata["log_paths"]["echo"]).status == "success"
+    assert (await read_eval_log_async(one.metadata["log_paths"]["echo"])).status == "success"
     both = await backend.evaluate("organon/brave-otter", [f"{tasks}@echo", f"{tasks}@hard"], limit=1)
     assert list(both.summary()["task"]) == ["echo", "hard"]
     path = store.root / "r.json"
@@ -419,7 +419,7 @@ async def test_a_quantised_base_and_its_adapter_answer_as_peft_does(tiny_base, t
 
 
 @pytest.mark.slow
-def test_inspects_own_command_line_finds_the_provider(tiny_base, make_adapter, tasks, store, tmp_path):
+async def test_inspects_own_command_line_finds_the_provider(tiny_base, make_adapter, tasks, store, tmp_path):
     """`inspect eval x.py --model organon/<run name>`, by the entry point alone."""
     publish_run(store, tiny_base, make_adapter)
     info = tmp_path / "site" / "organon-0.0.1.dist-info"
@@ -427,7 +427,8 @@ def test_inspects_own_command_line_finds_the_provider(tiny_base, make_adapter, t
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: organon\nVersion: 0.0.1\n")
     (info / "entry_points.txt").write_text("[inspect_ai]\norganon = organon.evals.registry\n")
     source = Path(organon.evals.registry.__file__).parents[2]
-    done = subprocess.run(
+    done = await asyncio.to_thread(
+        subprocess.run,
         [
             *(sys.executable, "-m", "inspect_ai", "eval", f"{tasks.name}@echo", "--model", "organon/brave-otter"),
             *("--limit", "2", "--log-dir", "logs", "--display", "plain", "-M", "device=cpu", "-M", "batch_size=2"),
@@ -438,5 +439,6 @@ def test_inspects_own_command_line_finds_the_provider(tiny_base, make_adapter, t
         text=True,
     )
     assert done.returncode == 0, done.stderr + done.stdout
-    (log,) = (tasks.parent / "logs").glob("*.eval")
-    assert [s.output.usage.output_tokens > 0 for s in read_eval_log(log).samples] == [True, True]
+    (path,) = (tasks.parent / "logs").glob("*.eval")
+    log = await read_eval_log_async(path)
+    assert [s.output.usage.output_tokens > 0 for s in log.samples] == [True, True]

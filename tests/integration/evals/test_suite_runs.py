@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from inspect_ai.log import read_eval_log
+from inspect_ai.log import read_eval_log_async
 
 from organon.config.schema import EvalConfig, GenerationConfig, TaskConfig
 from organon.errors import ConfigError, EvaluationError, NotFoundError
@@ -39,7 +39,7 @@ async def test_a_suite_gives_metrics_samples_and_logs(tasks, store, make_echo):
     assert [f["id"] for f in results.get_failures()] == ["s1"]
     told = results.metadata["tasks"]["hard"]
     assert not told["cached"]
-    log = read_eval_log(told["log"])
+    log = await read_eval_log_async(told["log"])
     assert (log.status, len(log.samples), log.eval.metadata["organon_key"]) == (
         "success",
         4,
@@ -233,6 +233,12 @@ async def test_a_cancelled_evaluation_leaves_nothing_and_can_be_run_again(tasks,
     assert list(store.root.rglob("*.eval")) == []
     (results,) = await evaluate_suite([make_echo().model()], suite(tasks, "echo"), store)
     assert results.results["echo"]["samples_scored"] == 5
+
+
+async def test_an_evaluation_leaves_asyncio_as_it_is(tasks, store, echo):
+    """Inspect's synchronous functions patch asyncio for good when they are called on a running loop."""
+    await evaluate_suite([echo.model()], suite(tasks, "echo"), store)
+    assert asyncio.run.__module__ == "asyncio.runners"
 
 
 async def test_a_hit_imports_neither_inspect_nor_torch(tasks, store, echo):

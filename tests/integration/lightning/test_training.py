@@ -159,6 +159,18 @@ def test_gradients_do_not_depend_on_the_micro_batch_size(lab: Any) -> None:
             torch.testing.assert_close(parts[name], gradient, atol=1e-6, rtol=1e-5)
 
 
+def test_training_does_not_depend_on_the_micro_batch_size(lab: Any, tmp_path: Path) -> None:
+    """As above, through the worker: the same losses and gradient norms in every step of an epoch."""
+    rows = {}
+    for size in (1, 8):
+        lab.train(lab.spec(micro_batch_size=size, epochs=1), tmp_path / str(size))
+        rows[size] = lab.metrics(tmp_path / str(size))
+    for one, eight in zip(rows[1], rows[8], strict=True):
+        assert one["train/loss"] == pytest.approx(eight["train/loss"], abs=1e-5)
+        assert one["grad_norm"] == pytest.approx(eight["grad_norm"], rel=1e-4)
+    assert rows[1][-1]["val/loss"] == pytest.approx(rows[8][-1]["val/loss"], abs=1e-5)
+
+
 def test_a_mean_of_means_would_be_another_gradient(lab: Any) -> None:
     """That the test above can fail: answers of one step differ in length."""
     from organon.backends.lightning.training import _data

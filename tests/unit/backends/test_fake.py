@@ -113,7 +113,7 @@ async def test_a_job_of_another_process_keeps_its_number_taken(spec: TrainSpec, 
 
 def test_any_model_name_will_do(spec: TrainSpec) -> None:
     hosted = dataclasses.replace(spec.base, name="gpt-x", hub_id="gpt-x", digest="hosted:gpt-x")
-    assert FakeBackend().identity(dataclasses.replace(spec, base=hosted))["model"] == "gpt-x"
+    assert FakeBackend().identity(dataclasses.replace(spec, base=hosted))["base"]["digest"] == "hosted:gpt-x"
 
 
 def test_the_protocol_itself_cannot_be_instantiated() -> None:

@@ -254,3 +254,43 @@ class TestCache:
         assert organon("cache", "prune", "--max-size", "lots").returncode == 2
         organon("train", "debug=fake")
         assert json.loads(organon("cache", "prune", "--max-size", "1", "--json").stdout)["removed"]
+
+
+def test_log_level_and_json_lines(organon) -> None:
+    """MO-58, DL-41."""
+    assert "cache" not in organon("train", "debug=fake", ORGANON_LOG="WARNING").stderr
+    lines = organon("train", "debug=fake", ORGANON_LOG_JSON="1").stderr.splitlines()
+    extras = [json.loads(line)["record"]["extra"] for line in lines if line.startswith("{")]
+    (hit,) = [extra for extra in extras if extra.get("level") == "train"]
+    assert (hit["hit"], len(hit["key"])) == (True, 64)
+    odd = organon("train", "debug=fake", ORGANON_LOG="verbose")
+    assert odd.returncode == 2
+    assert "Allowed: DEBUG, INFO, WARNING, ERROR" in odd.stderr
+
+
+def test_dry_run_of_a_sweep_has_a_key_per_point(organon) -> None:
+    done = organon("train", "-m", "debug=fake", "adapter.rank=4,8", "--json")
+    assert len({json.loads(line)["key"] for line in done.stdout.splitlines()}) == 2
+
+
+def test_a_failing_point_is_told_and_the_others_go_on(organon, tmp_path: Path) -> None:
+    done = organon("train", "-m", "debug=fake", "trainer.micro_batch_size=16,5,8", "--json")
+    assert done.returncode == 2
+    assert len(done.stdout.splitlines()) == 2
+    assert "point 1 (" in done.stderr
+    assert "not a multiple" in done.stderr
+
+
+def test_a_report_without_matplotlib_has_no_plots_and_says_so(organon, tmp_path: Path) -> None:
+    """MO-66."""
+    (tmp_path / "hide").mkdir()
+    blocker = "import sys; sys.modules['matplotlib'] = None\n"
+    (tmp_path / "hide" / "sitecustomize.py").write_text(
+        "import importlib.util as u\nreal = u.find_spec\n"
+        "u.find_spec = lambda n, *a: None if n.startswith('matplotlib') else real(n, *a)\n" + blocker
+    )
+    path = os.pathsep.join([str(tmp_path / "hide"), os.environ.get("PYTHONPATH", "")])
+    done = organon("run", "debug=fake", "name=no-plots", PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr
+    assert "pip install matplotlib" in done.stderr
+    assert (tmp_path / "outputs" / "runs" / "no-plots" / "report.html").stat().st_size > 5000

@@ -128,7 +128,7 @@ def test_suite_key() -> None:
     """MO-45, MO-48: model, backend and every setting count; the order of tasks does not."""
     suite = EvalConfig(name="s", tasks=[TaskConfig("a@x", args={"n": 1}), TaskConfig("b@y")])
     key = suite_key("model", identity(suite), "inspect")
-    turned = dataclasses.replace(suite, name="other", tasks=suite.tasks[::-1], thresholds={"a": 0.5})
+    turned = dataclasses.replace(suite, name="other", tasks=suite.tasks[::-1])
     assert suite_key("model", identity(turned), "inspect") == key
     others = [
         suite_key("model2", identity(suite), "inspect"),
