@@ -124,6 +124,12 @@ def _config_number(base: BaseModel, *names: str) -> int | None:
     return None
 
 
+def is_complete(base: BaseModel) -> bool:
+    """Whether all files of ``base`` are on this machine, so that loading it needs no network."""
+    folder = model_folder(base)
+    return folder is not None and bool(_weights(folder)) and all(file.is_file() for file in _weights(folder))
+
+
 def ensure_available(base: BaseModel, *, offline: bool = False) -> None:
     """Check, before anything is spent, that ``base`` can be loaded: its files are here or can be fetched.
 
@@ -135,7 +141,7 @@ def ensure_available(base: BaseModel, *, offline: bool = False) -> None:
     """
     named = base.chat_template is not None
     folder = model_folder(base)
-    if folder is not None and (base.folder is not None or _has_weights(folder)):
+    if folder is not None and (base.folder is not None or is_complete(base)):
         check_folder(folder, trust_remote_code=base.trust_remote_code, has_template=named)
         return
     if base.hub_id is None or base.revision is None:
@@ -161,8 +167,8 @@ def check_folder(folder: Path, *, trust_remote_code: bool, has_template: bool, w
             where=where,
             fix="name the folder that `save_pretrained` or `hf download` wrote, with config.json and *.safetensors",
         )
-    if weights and not _has_weights(folder):
-        raise _no_safetensors(folder, where)
+    if weights:
+        _check_weights(folder, where)
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         raise ConfigError(
             f"no tokenizer; looked for {', '.join(_TOKENIZERS)}",
@@ -243,8 +249,26 @@ def _check_length(base: BaseModel, max_length: int, configured: int | None) -> N
             )
 
 
-def _has_weights(folder: Path) -> bool:
-    return any(folder.glob("*.safetensors"))
+def _weights(folder: Path) -> list[Path]:
+    """The files that hold the weights: those the index lists, if there is one."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return [folder / name for name in sorted(set(_read_json(index).get("weight_map", {}).values()))]
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _check_weights(folder: Path, where: str) -> None:
+    files = _weights(folder)
+    if not files:
+        raise _no_safetensors(folder, where)
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise ConfigError(
+            f"{len(missing)} of {len(files)} weight files are missing: {', '.join(missing[:3])}",
+            code="CFG-064",
+            where=where,
+            fix="download the model again; its index lists them",
+        )
 
 
 def _no_safetensors(folder: Path, where: str) -> UserError:

@@ -1,4 +1,4 @@
-"""The hub without torch: the commit of a model, its place in the local cache, and what helps when it is out of reach."""
+"""The hub, without torch: a model's commit, its place in the local cache, and what helps when it is out of reach."""
 
 from __future__ import annotations
 

@@ -103,6 +103,8 @@ def open_base(config: Any, store: Store, backend: Backend) -> BaseModel:
 
 def local_base(config: Any, store: Store, max_length: int | None = None) -> BaseModel:
     """The base model of a config, found on this machine or the hub, quantised as its adapter says."""
+    if config.offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # the worker inherits it; the spec says what, not how to get it
     model = config.model
     if model.path:
         model = dataclasses.replace(model, path=str(expand(model.path, "model.path")))

@@ -17,7 +17,14 @@ from huggingface_hub import errors
 from organon.config.schema import AdapterConfig, ModelConfig
 from organon.errors import ConfigError, SecurityError, UserError
 from organon.models import folder as module
-from organon.models.folder import context_length, ensure_available, folder_digest, hidden_size, resolve_base
+from organon.models.folder import (
+    context_length,
+    ensure_available,
+    folder_digest,
+    hidden_size,
+    is_complete,
+    resolve_base,
+)
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -119,6 +126,18 @@ def test_folders_that_are_refused(tmp_path: Path, change: Any, kind: type, code:
         resolve(folder)
     assert caught.value.code == code
     assert caught.value.exit_code == 2
+
+
+def test_missing_shards(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "m", weights="model-00001-of-00002.safetensors")
+    shards = [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": dict(zip("ab", shards, strict=True))})
+    )
+    with pytest.raises(ConfigError, match="1 of 2 weight files are missing: model-00002-of-00002"):
+        resolve(folder)
+    (folder / shards[1]).write_bytes(b"weights")
+    assert is_complete(resolve(folder))
 
 
 def test_missing_folder_and_no_model_at_all(tmp_path: Path) -> None:
@@ -241,12 +260,20 @@ def test_ids_that_are_no_hub_ids(cache: Path, name: str) -> None:
         resolve(id=name)
 
 
-def test_a_cached_snapshot_is_checked_like_a_folder(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_snapshot_is_checked_like_a_folder(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answer(monkeypatch, AssertionError("asked the hub"))
     snapshot = make_model(cache / "snapshots" / COMMIT)
     base = resolve(id="owner/model", revision=COMMIT, max_length=256)
     assert context_length(base) == 256
     ensure_available(base, offline=True)
+    assert is_complete(base)
+    (snapshot / "model.safetensors").rename(tmp_path / "away")
+    assert not is_complete(base)
+    with pytest.raises(UserError, match="network is switched off"):
+        ensure_available(base, offline=True)
+    (tmp_path / "away").rename(snapshot / "model.safetensors")
     (snapshot / "config.json").write_text('{"auto_map": {"AutoModel": "x.py"}}')
     with pytest.raises(SecurityError, match="auto_map"):
         ensure_available(base, offline=True)

@@ -28,7 +28,7 @@ from organon.backends.lightning.compute import compute_of, versions
 from organon.backends.lightning.workdir import Workdir
 from organon.config.spec import TrainSpec, from_dict, identity, to_dict
 from organon.errors import ConfigError, TrainingError
-from organon.models.folder import ensure_available, hidden_size
+from organon.models.folder import ensure_available, hidden_size, is_complete
 from organon.store.records import Checkpoint
 
 WORKER = "organon.backends.lightning.worker"
@@ -237,7 +237,10 @@ def _start(spec: TrainSpec, key: str, job_id: str, place: Workdir, lock: int) ->
     place.write(names.JOB, {"job_id": job_id, "key": key})
     for name in (names.STATUS, names.CANCEL):
         (place.path / name).unlink(missing_ok=True)
-    environment = child_environment(os.environ, wandb=spec.logger.wandb, hub=spec.base.hub_id is not None)
+    fetches = not is_complete(spec.base)
+    environment = child_environment(os.environ, wandb=spec.logger.wandb, hub=fetches)
+    if not fetches:
+        environment["HF_HUB_OFFLINE"] = "1"  # else transformers asks the hub for news of every file
     return _spawn(place, lock, environment)
 
 
