@@ -6,6 +6,7 @@ Signatures follow MOTools (requirements MO-07..32), so that its workflows run wi
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -161,10 +162,17 @@ def _hyperparameter_overrides(hyperparameters: dict[str, Any]) -> list[str]:
             raise unknown(
                 "hyperparameter", name, HYPERPARAMETERS, code="CFG-046", fix="or a config key: optim.schedule"
             )
-        overrides.append(f"{key}={value}")
+        overrides.append(f"{key}={_said(value)}")
         if name == "batch_size" and "micro_batch_size" not in hyperparameters:
             overrides.append(f"trainer.micro_batch_size={value}")
     return overrides
+
+
+def _said(value: Any) -> str:
+    """A Python value as an override says it."""
+    if value is None:
+        return "null"
+    return json.dumps(value) if isinstance(value, (str, list)) else str(value)
 
 
 def _model_overrides(model: str, *, local: bool) -> list[str]:

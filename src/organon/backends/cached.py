@@ -254,7 +254,8 @@ class CachedBackend:
                 return current.status()  # another process has dealt with it
             if status.state is JobState.SUCCEEDED:
                 return await self._publish(current, status)
-            return self._end(current, status.state, status.error)
+            ended = self._end(current, status.state, status.error)
+            return replace(ended, extra={**status.extra, **ended.extra})
 
     async def _noted(self, job: Job, status: JobStatus) -> bool:
         """Bring ``training_run.json`` up to date; False if staging is gone."""

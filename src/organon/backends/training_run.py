@@ -12,7 +12,7 @@ from typing import Any, Self
 from loguru import logger
 
 from organon.backends.base import Backend, JobState, JobStatus
-from organon.errors import DataError, TrainingError, UserError
+from organon.errors import DataError, OrganonError, TrainingError, UserError
 from organon.store.files import write_atomic
 
 POLL_GROWTH = 1.5  # factor between two waits; short jobs end soon, long ones are asked rarely
@@ -166,7 +166,16 @@ class TrainingRun:
             )
         return self.backend
 
-    def _failure(self) -> TrainingError:
+    def _failure(self) -> OrganonError:
+        extra = self.last.extra if self.last else {}
+        if extra.get("exit_code") == UserError.exit_code:
+            # Found by the worker, but the user's to mend: trying again would change nothing.
+            return DataError(
+                str(extra.get("cause") or self.metadata.get("error")),
+                code=str(extra.get("code") or ""),
+                where=str(extra.get("where") or ""),
+                fix=str(extra.get("fix") or ""),
+            )
         message = self.metadata.get("error")
         return TrainingError(
             f"job {self.job_id} ended {self.status}" + (f": {message}" if message else ""),

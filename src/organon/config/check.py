@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import re
 from pathlib import Path
 from typing import Any
 
+from organon.config.devices import gpu_present
 from organon.config.instantiate import check_target
 from organon.config.schema import AdapterConfig, ModelConfig, RunConfig, TrainerConfig
 from organon.errors import ConfigError, nearest
 from organon.redact import holds_secret
 
 BACKEND_TARGETS = ("organon.backends.lightning.backend.LightningBackend", "organon.backends.fake.FakeBackend")
+EMBEDDED_ID = "organon/tiny"
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 _COMMIT = re.compile(r"^[0-9a-f]{7,64}$")
 _SECRET = re.compile(r"^(sk-[\w-]{16,}|hf_\w{16,}|AKIA\w{12,}|gh[pous]_\w{20,})$")
@@ -149,7 +150,7 @@ def check_trainer(trainer: TrainerConfig) -> None:
             where="trainer.micro_batch_size",
             fix="choose a divisor of the global batch size",
         )
-    if trainer.accelerator == "gpu" and not cuda_visible():
+    if trainer.accelerator == "gpu" and not gpu_present():
         raise ConfigError(
             "needs a CUDA GPU; none found on this machine",
             code="CFG-060",
@@ -158,17 +159,44 @@ def check_trainer(trainer: TrainerConfig) -> None:
         )
 
 
-def cuda_visible() -> bool:
-    """Whether an NVIDIA device is there and not hidden, found without importing torch."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return hidden not in ("", "-1") and Path("/dev/nvidiactl").exists()
+def check_name(name: str | None) -> None:
+    """Refuse a run name that is no plain folder name."""
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9_][\w.-]{0,99}", name):
+        raise ConfigError(
+            f"'{name[:80]}' is not a run name",
+            code="CFG-058",
+            where="name",
+            fix="letters, digits, - _ and . only, at most 100; output_dir=... says where the run goes",
+        )
+
+
+def normalise(config: Any) -> None:
+    """Bring values that mean the same into one form, so that they get one key."""
+    model, adapter = config.model, config.adapter
+    if model.path and model.id == EMBEDDED_ID:
+        # `model.path=/some/folder` on top of the default preset: nothing of that preset holds for the folder.
+        model.id, model.context_length, model.name = None, None, Path(model.path).name or model.name
+    targets = adapter.target_modules
+    if isinstance(targets, str) and targets != "all-linear":
+        adapter.target_modules = [targets]
+    elif isinstance(targets, (list, tuple)) and targets and all(isinstance(t, str) for t in targets):
+        adapter.target_modules = sorted(set(targets))
+    elif targets != "all-linear":
+        raise ConfigError(
+            f"{targets!r} is neither all-linear nor a list of module names",
+            code="CFG-059",
+            where="adapter.target_modules",
+            fix="adapter.target_modules=all-linear, or adapter.target_modules=[q_proj,v_proj]",
+        )
 
 
 def check(config: Any) -> None:
     """All checks of a composed config; the first problem is raised."""
     check_values(config)
+    normalise(config)
     check_model(config.model)
     check_adapter(config.adapter)
     if isinstance(config, RunConfig):
+        check_name(config.name)
         check_trainer(config.trainer)
         check_target(config.backend, allowed=[*BACKEND_TARGETS, *config.allow_targets], where="backend")

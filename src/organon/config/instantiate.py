@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from organon.errors import ConfigError, SecurityError, nearest
 
@@ -72,3 +72,18 @@ def _check_arguments(factory: Any, arguments: Mapping[str, Any], where: str) -> 
                 code="CFG-046",
                 where=f"{where}.{name}",
             )
+    hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    for name, value in arguments.items():
+        _check_type(value, hints.get(name), f"{where}.{name}")
+
+
+def _check_type(value: Any, hint: Any, where: str) -> None:
+    """Refuse a scalar of another type than the argument's annotation says (an int where a float is wanted is fine)."""
+    kinds = [k for k in (get_args(hint) or (hint,)) if isinstance(k, type)]
+    scalars = {int, float, str, bool, type(None)}
+    if not kinds or not set(kinds) <= scalars:
+        return
+    accepted = (*kinds, int) if float in kinds else tuple(kinds)
+    if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in kinds):
+        names = " or ".join("null" if k is type(None) else k.__name__ for k in kinds)
+        raise ConfigError(f"{value!r} is {type(value).__name__}, expected {names}", code="CFG-047", where=where)

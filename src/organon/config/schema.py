@@ -57,7 +57,7 @@ class DatasetConfig:
     input_key: str | None = field(default=None, metadata=NOT_IN_KEY)  # of `instruct` rows, where not the usual one
     output_key: str | None = field(default=None, metadata=NOT_IN_KEY)
     limit: int | None = field(default=None, metadata=limits(ge=1, key=False))  # rows
-    system_prompt: str | None = field(default=None, metadata=NOT_IN_KEY)  # added to every row: part of its hash
+    system_prompt: str | None = None  # added to every row, and to evaluation prompts that bring none
     max_length: int = field(default=512, metadata=limits(ge=2))  # tokens
     on_too_long: str = field(default="error", metadata=limits(choices=("error", "truncate", "drop")))
     on_error: str = field(default="raise", metadata=limits(choices=("raise", "skip"), key=False))

@@ -173,6 +173,7 @@ class LoadedBase:
 
 
 _loaded: dict[str, LoadedBase] = {}
+_failed: dict[str, Exception] = {}
 _loading = threading.Lock()
 
 
@@ -185,8 +186,14 @@ async def loaded_base(base: BaseModel, device: str | None = None) -> LoadedBase:
 
 def _load_once(key: str, base: BaseModel, device: str | None) -> LoadedBase:
     with _loading:
+        if key in _failed:  # each sample would try again, for minutes where a hub does not answer
+            raise _failed[key]
         if key not in _loaded:
-            _loaded[key] = _load(base, device)
+            try:
+                _loaded[key] = _load(base, device)
+            except Exception as error:
+                _failed[key] = error
+                raise
         return _loaded[key]
 
 
@@ -194,6 +201,7 @@ def release() -> None:
     """Forget every loaded base, so that its memory is freed once no evaluation uses it."""
     with _loading:
         _loaded.clear()
+        _failed.clear()
 
 
 def _load(base: BaseModel, device: str | None) -> LoadedBase:

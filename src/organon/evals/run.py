@@ -63,8 +63,18 @@ async def evaluate_suite(
                     found[job.ident] = _stored(job, store)
             missing = _missing(missing, found)
             if missing:
+                await _check_available(missing)
                 found.update(await _run(missing, config, store, on_progress, device))
     return [_collect(model, [job for job in jobs if job.model == model], found, config) for model in models]
+
+
+async def _check_available(jobs: Sequence[Job]) -> None:
+    """Refuse a base that can neither be found nor fetched, before every sample tries to load it."""
+    from organon.models.folder import ensure_available
+
+    bases = {job.model.target.base.digest: job.model.target.base for job in jobs if job.model.target}
+    for base in bases.values():
+        await asyncio.to_thread(ensure_available, base)
 
 
 def _stored(job: Job, store: Store) -> Found | None:

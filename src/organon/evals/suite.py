@@ -12,6 +12,7 @@ import difflib
 import hashlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from organon.config.spec import identity
 from organon.errors import ConfigError, NotFoundError, unknown
 from organon.store.keys import sha256_file, suite_key
 
+MAX_DATA_FILES = 200
 _FORMS = "write pkg.mod:func, path/file.py@task or a registered name such as inspect_evals/gsm8k"
 
 
@@ -232,9 +234,29 @@ def _digest(file: Path, module: str) -> str:
         name, path = todo.pop()
         if name not in seen:
             seen[name] = sha256_file(path)
+            seen.update(_data_files(path))
             stat = path.stat()
             todo.extend(_local_imports(name, path, None if module else file.parent, (stat.st_mtime_ns, stat.st_size)))
     return hashlib.sha256("\n".join(f"{name} {seen[name]}" for name in sorted(seen)).encode()).hexdigest()
+
+
+def _data_files(source: Path) -> dict[str, str]:
+    """sha256 of the files beside ``source`` that it names in a string, and of those in a folder it names."""
+    found = {}
+    for text in _strings(source, source.stat().st_mtime_ns):
+        place = source.parent / text
+        named = [place] if place.is_file() else sorted(place.iterdir())[:MAX_DATA_FILES] if place.is_dir() else []
+        for file in named:
+            if file.is_file() and file.suffix != ".pyc":
+                found[f"{source.name}: {file.relative_to(source.parent)}"] = sha256_file(file)
+    return found
+
+
+@lru_cache(maxsize=512)
+def _strings(source: Path, version: int) -> list[str]:
+    """The short strings of a source file that could name a file beside it."""
+    values = {n.value for n in ast.walk(_parse(source)) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    return sorted(v for v in values if re.fullmatch(r"[\w][\w .-]*(/[\w][\w .-]*)*", v) and len(v) < 200)
 
 
 @lru_cache(maxsize=512)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from organon.config.devices import default_device
 from organon.config.spec import BaseModel, from_dict, identity, to_dict
 from organon.errors import EvaluationError, NotFoundError, UserError
 from organon.store.keys import canonical, sha256_text
@@ -38,18 +40,23 @@ class EvalModel:
     arguments: dict[str, Any] = field(default_factory=dict, compare=False)  # further arguments of Inspect's get_model
 
     @classmethod
-    def of_base(cls, base: BaseModel, *, system_prompt: str | None = None) -> EvalModel:
-        """A base model as it is."""
-        key = sha256_text(canonical({"base": identity(base), "system_prompt": system_prompt}))
-        return cls(f"{PROVIDER}/{base.name}", f"base-{key[:32]}", Target(base, system_prompt=system_prompt))
+    def of_base(cls, base: BaseModel, *, system_prompt: str | None = None, device: str | None = None) -> EvalModel:
+        """A base model as it is; a quantised one is called ``organon/<preset>-nf4``."""
+        told = {"base": identity(base), "system_prompt": system_prompt, "engine": engine(device)}
+        name = base.name if base.quantization == "none" else f"{base.name}-{base.quantization}"
+        target = Target(base, system_prompt=system_prompt)
+        return cls(f"{PROVIDER}/{name}", f"base-{sha256_text(canonical(told))[:32]}", target)
 
     @classmethod
-    def of_checkpoint(cls, checkpoint: Checkpoint, run_folder: Path, run_key: str) -> EvalModel:
+    def of_checkpoint(
+        cls, checkpoint: Checkpoint, run_folder: Path, run_key: str, *, device: str | None = None
+    ) -> EvalModel:
         """What a training job left in ``run_folder`` (``runs/<run_key>`` of the store)."""
         if checkpoint.kind == "hosted":
             return cls.of_id(checkpoint.model_id)
         target = _local_target(checkpoint, run_folder)
-        return cls(f"{PROVIDER}/{run_key}", f"{run_key}-{checkpoint.folder}", target)
+        on = sha256_text(canonical(engine(device)))[:12]
+        return cls(f"{PROVIDER}/{run_key}", f"{run_key}-{checkpoint.folder}-{on}", target)
 
     @classmethod
     def of_id(cls, model_id: str, **arguments: Any) -> EvalModel:
@@ -61,6 +68,12 @@ class EvalModel:
         """Arguments for Inspect's ``get_model``: JSON values, since Inspect writes them to its log."""
         target = {"target": to_dict(self.target)} if self.target else {}
         return {**target, **self.arguments}
+
+
+def engine(device: str | None) -> dict[str, Any]:
+    """What else decides a local model's answers: the device, and the versions of what computes and asks."""
+    names = ("torch", "transformers", "peft", "bitsandbytes", "inspect-ai")
+    return {"device": device or default_device(), "versions": {name: installed(name) for name in names}}
 
 
 def target_from_dict(data: dict[str, Any]) -> Target:
@@ -117,6 +130,7 @@ def _preset(name: str, store: Store) -> BaseModel:
     from organon.config.schema import AdapterConfig
     from organon.models.folder import resolve_base
 
+    name, quantization = _split_quantization(name, presets("model"))
     if name not in presets("model"):
         raise NotFoundError(
             f"no run and no model preset '{name}' (presets: {', '.join(presets('model'))})",
@@ -124,7 +138,15 @@ def _preset(name: str, store: Store) -> BaseModel:
             where=f"{PROVIDER}/{name}",
             fix=f"`organon cache list` shows the runs in {store.root}; ORGANON_STORE names another store",
         )
-    return resolve_base(load_model_preset(name), AdapterConfig(quantization="none"), offline=False, memo=store)
+    return resolve_base(load_model_preset(name), AdapterConfig(quantization=quantization), memo=store)
+
+
+def _split_quantization(name: str, known: list[str]) -> tuple[str, str]:
+    """``tiny-nf4`` is the preset ``tiny`` in 4 bit."""
+    preset, _, quantization = name.rpartition("-")
+    if name not in known and preset in known and quantization in ("nf4", "fp4"):
+        return preset, quantization
+    return name, "none"
 
 
 def _local_target(checkpoint: Checkpoint, run_folder: Path) -> Target:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -81,10 +82,17 @@ def _cached_repo(hub_id: str) -> Path:
     return Path(HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}"
 
 
+def _unreachable_errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises without a connection: httpx2's errors in new versions, httpx's in older ones."""
+    from huggingface_hub import errors
+
+    clients = [importlib.import_module(name) for name in ("httpx2", "httpx") if importlib.util.find_spec(name)]
+    return (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError, *(c.HTTPError for c in clients))
+
+
 @contextlib.contextmanager
 def _hub_errors(hub_id: str, revision: str) -> Iterator[None]:
     """Turn what the hub's client raises into errors that say what would help."""
-    import httpx
     from huggingface_hub import errors
 
     try:
@@ -100,7 +108,7 @@ def _hub_errors(hub_id: str, revision: str) -> Iterator[None]:
             where="model.revision",
             fix="pin a 40-digit commit of the model",
         ) from error
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
+    except _unreachable_errors() as error:
         reason = " ".join(str(error).split())[:160]
         raise _unreachable(hub_id, f"the hub cannot be reached ({type(error).__name__}: {reason})") from error
 

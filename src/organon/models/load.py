@@ -110,7 +110,11 @@ def new_adapter(model: PreTrainedModel, adapter: AdapterConfig, *, seed: int) ->
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)
+    modules = {n.rsplit(".", 1)[-1] for n, _ in model.named_modules()} | {n for n, _ in model.named_modules()}
+    unmatched = [] if isinstance(targets, str) else [t for t in sorted(targets) if not _matches(t, modules)]
     try:
+        if unmatched:
+            raise ValueError(f"target modules {unmatched}")
         with quiet():
             return get_peft_model(model, config)
     except ValueError as error:
@@ -118,11 +122,16 @@ def new_adapter(model: PreTrainedModel, adapter: AdapterConfig, *, seed: int) ->
             raise
         names = sorted({n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)})
         raise ConfigError(
-            f"{targets}: none of the model's modules match. Found: {', '.join(names)}",
+            f"{', '.join(unmatched) or targets}: no module of the model matches. Found: {', '.join(names)}",
             code="CFG-059",
             where="adapter.target_modules",
             fix="adapter.target_modules=all-linear",
         ) from error
+
+
+def _matches(target: str, modules: set[str]) -> bool:
+    """As peft: a module's last name, or the end of its full name."""
+    return target in modules or any(name.endswith(f".{target}") for name in modules)
 
 
 def save_adapter(model: PeftModel, folder: Path, base: BaseModel) -> None:

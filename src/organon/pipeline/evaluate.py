@@ -38,15 +38,22 @@ async def evaluate(config: EvaluateConfig, *, on_event: OnEvent = ignore) -> Sco
 
 
 async def evaluate_models(
-    models: Sequence[EvalModel], suite: EvalConfig, store: Store, on_event: OnEvent = ignore
+    models: Sequence[EvalModel],
+    suite: EvalConfig,
+    store: Store,
+    on_event: OnEvent = ignore,
+    *,
+    device: str | None = None,
 ) -> list[EvalResults]:
     """Scores of each model on each task, from the store where it has them."""
 
     counts: dict[str, tuple[int, int]] = {}
+    expected = len(suite.tasks)
 
     def progress(label: str, done: int, total: int) -> None:
         counts[label] = (done, total)
         done, total = (sum(numbers) for numbers in zip(*counts.values(), strict=True))
-        on_event("evaluate", label="evaluating", done=done, total=total, detail=label)
+        known = total if len(counts) == expected else None  # tasks that have not begun have not said their size
+        on_event("evaluate", label="evaluating", done=done, total=known, detail=label)
 
-    return await evaluate_suite(models, suite, store, on_progress=progress)
+    return await evaluate_suite(models, suite, store, on_progress=progress, device=device)

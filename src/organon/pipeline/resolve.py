@@ -32,7 +32,13 @@ def output_dir(config: Any) -> Path:
 
 
 def open_store(config: Any) -> Store:
-    """The store of a config: its ``store``, else ORGANON_STORE, else ``<output_dir>/store``."""
+    """The store of a config: its ``store``, else ORGANON_STORE, else ``<output_dir>/store``.
+
+    ``offline=true`` is said here, before anything looks at the hub, in the way that every library and the
+    worker hear.
+    """
+    if config.offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
     if config.store and "://" not in config.store:
         return Store.open(expand(config.store, "store"))
     return Store.open(config.store or os.environ.get("ORGANON_STORE") or output_dir(config) / "store")
@@ -103,8 +109,6 @@ def open_base(config: Any, store: Store, backend: Backend) -> BaseModel:
 
 def local_base(config: Any, store: Store, max_length: int | None = None) -> BaseModel:
     """The base model of a config, found on this machine or the hub, quantised as its adapter says."""
-    if config.offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # the worker inherits it; the spec says what, not how to get it
     model = config.model
     if model.path:
         model = dataclasses.replace(model, path=str(expand(model.path, "model.path")))

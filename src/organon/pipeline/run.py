@@ -12,8 +12,9 @@ from typing import Any
 from loguru import logger
 
 from organon.backends.base import JobState
+from organon.backends.fake import FakeBackend
 from organon.config.schema import RunConfig
-from organon.errors import OrganonError, StoreError
+from organon.errors import ConfigError, OrganonError, StoreError
 from organon.evals.results import EvalResults
 from organon.evals.suite import TaskRef, resolve_suite, task_key
 from organon.evals.target import EvalModel
@@ -78,6 +79,10 @@ def make_plan(config: RunConfig, experiment: str | None = None) -> Plan:
     """Resolve suite, data and model; nothing is trained or evaluated."""
     tasks = resolve_suite(config.eval) if config.eval.tasks else []
     prepared = prepare(config)
+    if tasks and prepared.backend.name == FakeBackend.name:
+        raise ConfigError(
+            "backend=fake makes no model that could be evaluated", where="eval", fix="eval=none, or debug=fake"
+        )
     identity = {
         "train": prepared.key,
         "tasks": [[task.label, task_key(prepared.key, task, config.eval)] for task in tasks],
@@ -94,14 +99,29 @@ def claim_folder(parent: Path, name: str, key: str) -> Path:
     number = 1
     while True:
         folder = parent / (name if number == 1 else f"{name}-{number}")
-        if not (folder / FILE_NAME).exists():
+        try:
+            folder.mkdir(parents=True)
             return folder
+        except FileExistsError:
+            pass
+        if not _appears(folder / FILE_NAME):
+            return folder  # left by a run that died before its first word
         try:
             if RunRecord.load(folder).key == key:
                 return folder
         except StoreError as error:
             logger.warning("{} is no readable run record ({}); left alone", folder, error.cause)
         number += 1
+
+
+def _appears(path: Path, seconds: float = 0.5) -> bool:
+    """Whether ``path`` is there, or comes within ``seconds``: another process may just have claimed its folder."""
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def _finished_before(plan: Plan) -> RunRecord | None:
@@ -143,11 +163,12 @@ async def _evaluate(
     if not plan.tasks:
         return None, None
     checkpoint = load_checkpoint(trained.folder)
-    tuned = EvalModel.of_checkpoint(checkpoint, trained.folder, trained.key)
+    device = trained.spec.compute.get("device")
+    tuned = EvalModel.of_checkpoint(checkpoint, trained.folder, trained.key, device=device)
     models = [tuned]
     if config.eval.base and checkpoint.base is not None and checkpoint.kind != "hosted":
-        models.insert(0, EvalModel.of_base(checkpoint.base, system_prompt=checkpoint.system_prompt))
-    results = await evaluate_models(models, config.eval, plan.prepared.store, on_event)
+        models.insert(0, EvalModel.of_base(checkpoint.base, system_prompt=checkpoint.system_prompt, device=device))
+    results = await evaluate_models(models, config.eval, plan.prepared.store, on_event, device=device)
     return (results[0] if len(results) == 2 else None), results[-1]
 
 

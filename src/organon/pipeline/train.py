@@ -60,6 +60,9 @@ async def train(config: RunConfig, *, on_event: OnEvent = ignore) -> Trained:
 async def train_prepared(prepared: Prepared, *, on_event: OnEvent = ignore) -> Trained:
     """Submit the spec and follow the job; an interrupt cancels it after a checkpoint."""
     run = await prepared.backend.submit_run(prepared.spec)
+    folder = prepared.store.place("runs", prepared.key)
+    if run.cached and prepared.spec.logger.wandb and not (folder / "logs" / "wandb").exists():
+        on_event("note", text="note: this training is from the store and was made without wandb; nothing is sent now")
     if not run.cached:
         on_event("note", text=f"training {prepared.spec.name} (key {prepared.key[:12]})")
     try:
@@ -68,7 +71,7 @@ async def train_prepared(prepared: Prepared, *, on_event: OnEvent = ignore) -> T
         on_event("note", text="stopping after a checkpoint ...")
         await run.cancel()
         raise
-    return Trained(prepared.spec, prepared.key, run, prepared.store.place("runs", prepared.key))
+    return Trained(prepared.spec, prepared.key, run, folder)
 
 
 def _show(status: JobStatus, on_event: OnEvent) -> None:

@@ -294,3 +294,16 @@ def test_a_report_without_matplotlib_has_no_plots_and_says_so(organon, tmp_path:
     assert done.returncode == 0, done.stderr
     assert "pip install matplotlib" in done.stderr
     assert (tmp_path / "outputs" / "runs" / "no-plots" / "report.html").stat().st_size > 5000
+
+
+def test_fake_backend_with_a_suite_is_refused(organon) -> None:
+    done = organon("run", "backend=fake")
+    assert done.returncode == 2
+    assert "eval=none" in done.stderr
+
+
+def test_backend_arguments_have_types(organon) -> None:
+    done = organon("run", "debug=fake", "backend.steps_before_done=abc")
+    assert done.returncode == 2
+    assert "backend.steps_before_done" in done.stderr
+    assert "expected int" in done.stderr

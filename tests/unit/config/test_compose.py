@@ -95,6 +95,9 @@ def test_explicit_override_beats_experiment_even_when_equal_to_the_default() -> 
         ("model.revision='a b'", "model.revision", "commit"),
         ("adapter.quantization=none", "adapter.quantization", "adapter=lora"),
         ("name=sk-abcdefghijklmnopqrstuvwx", "name", "environment variable"),
+        ("name=../../escaped", "name", "not a run name"),
+        ("name=a/b", "name", "not a run name"),
+        ("adapter.target_modules=5", "adapter.target_modules", "all-linear"),
         ("a=[1,2", "override `a=[1,2`", "missing `]`"),
         ("name=a=b", "override `name=a=b`", "unexpected `=`"),
         ("rank:1", "override `rank:1`", "no `=`"),
@@ -147,6 +150,13 @@ def test_targets_outside_the_allow_list_are_refused(target: str) -> None:
     with pytest.raises(OrganonError) as caught:
         compose("run", [f"backend._target_={target}"])
     assert caught.value.code == "SEC-053"
+
+
+def test_spellings_of_one_choice_have_one_form() -> None:
+    a = compose("run", ["adapter.target_modules=[v_proj,q_proj]"]).adapter.target_modules
+    b = compose("run", ["adapter.target_modules=[q_proj,v_proj]"]).adapter.target_modules
+    assert a == b == ["q_proj", "v_proj"]
+    assert compose("run", ["adapter.target_modules=q_proj"]).adapter.target_modules == ["q_proj"]
 
 
 class TestOwnConfigs:

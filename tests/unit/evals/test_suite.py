@@ -191,3 +191,24 @@ def test_the_key_names_content_not_places(project, tmp_path_factory, monkeypatch
     (elsewhere / "other.txt").write_text("one")
     monkeypatch.chdir(elsewhere)
     assert key(suite(TaskConfig(task="tasks.py@words", args={"path": str(elsewhere / "other.txt")}))) == here
+
+
+def test_an_edited_data_file_is_another_task(tmp_path: Path) -> None:
+    """What a task reads beside itself decides its scores as its source does."""
+    (tmp_path / "answers.py").write_text(
+        "from pathlib import Path\nfrom inspect_ai import Task, task\nfrom inspect_ai.dataset import json_dataset\n"
+        "@task\ndef answers():\n    return Task(dataset=json_dataset(str(Path(__file__).parent / 'rows.jsonl')))\n"
+    )
+    digests = set()
+    for text in ("a", "b"):
+        (tmp_path / "rows.jsonl").write_text(text)
+        digests.add(resolve_task(f"{tmp_path}/answers.py@answers").digest)
+    assert len(digests) == 2
+
+
+def test_the_word_lists_are_part_of_the_capitalization_task() -> None:
+    from organon.evals.suite import _data_files
+    from organon.zoo import capitalization
+
+    names = _data_files(Path(capitalization.__file__))
+    assert any("words" in name for name in names)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import httpx2
 import huggingface_hub
 import pytest
 from huggingface_hub import errors
@@ -226,7 +227,7 @@ def test_a_branch_is_looked_up_in_the_cache_then_on_the_hub(cache: Path, monkeyp
         (hub_error(errors.RepositoryNotFoundError, 404), r"does not exist(.|\n)*hf auth login"),
         (hub_error(errors.RevisionNotFoundError, 404), r"no revision 'main'(.|\n)*40-digit commit"),
         (
-            httpx.ConnectError("no route"),
+            httpx2.ConnectError("no route"),
             r"cannot be reached(.|\n)*model.path=/some/folder(.|\n)*hf download owner/model",
         ),
     ],

@@ -74,6 +74,8 @@ class LightningBackend:
     def identity(self, spec: TrainSpec) -> dict[str, Any]:
         """All fields of the spec that decide the adapter's bytes."""
         found: dict[str, Any] = identity(spec)
+        if spec.adapter.kind == "full":
+            found["adapter"] = {"kind": "full"}  # rank and the like do nothing then
         return found
 
     async def submit(self, spec: TrainSpec, key: str, workdir: Path) -> str:

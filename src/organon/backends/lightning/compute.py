@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from organon.config.devices import gpu_present, torch_has_cuda
 from organon.config.schema import TrainerConfig
 from organon.errors import ConfigError
 
@@ -74,10 +75,10 @@ def _quota() -> int:
 def _device(accelerator: str) -> str:
     if accelerator == "cpu":
         return "cpu"
-    if _torch_has_cuda() and _gpu_present():
+    if torch_has_cuda() and gpu_present():
         return "cuda"
     if accelerator == "gpu":
-        reason = "no NVIDIA GPU is visible" if _torch_has_cuda() else "the installed torch has no CUDA"
+        reason = "no NVIDIA GPU is visible" if torch_has_cuda() else "the installed torch has no CUDA"
         raise ConfigError(
             f"gpu is asked for, but {reason}",
             code="CFG-060",
@@ -85,23 +86,6 @@ def _device(accelerator: str) -> str:
             fix="trainer=cpu, or check `nvidia-smi` and CUDA_VISIBLE_DEVICES",
         )
     return "cpu"
-
-
-def _gpu_present() -> bool:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and visible.strip() in ("", "-1", "NoDevFiles"):
-        return False
-    return any(Path(place).exists() for place in ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg"))
-
-
-def _torch_has_cuda() -> bool:
-    """Whether the installed torch was built for CUDA: its ``version.py`` says so without an import."""
-    found = importlib.util.find_spec("torch")
-    if found is None or found.origin is None:
-        return False
-    text = (Path(found.origin).parent / "version.py").read_text()
-    built_for = re.search(r"^cuda\b[^=]*=\s*(.*)$", text, re.MULTILINE)
-    return built_for is not None and built_for.group(1).strip() != "None"
 
 
 def _cpu_flags() -> set[str]:

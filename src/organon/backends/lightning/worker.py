@@ -90,6 +90,7 @@ def run(workdir: Workdir) -> int:
     except OrganonError as error:
         logger.opt(exception=True).debug("the training failed")
         logger.error("{}", redact(str(error)))
+        status.fields |= {name: redact(getattr(error, name)) for name in ("cause", "where", "fix")}
         return status.finish("failed", error.exit_code, redact(str(error)), error.code)
     except Exception as error:  # noqa: BLE001 - the last resort: the caller must learn of it
         logger.opt(exception=True).error("the training failed")

@@ -15,12 +15,12 @@ from organon.errors import ConfigError
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(compute, "_torch_has_cuda", lambda: True)
-    monkeypatch.setattr(compute, "_gpu_present", lambda: True)
+    monkeypatch.setattr(compute, "torch_has_cuda", lambda: True)
+    monkeypatch.setattr(compute, "gpu_present", lambda: True)
 
 
 def test_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compute, "_gpu_present", lambda: False)
+    monkeypatch.setattr(compute, "gpu_present", lambda: False)
     monkeypatch.setattr(compute, "_cpu_flags", lambda: {"avx2"})
     found = compute.compute_of(TrainerConfig(threads=3))
     assert found == {"device": "cpu", "precision": "32", "threads": 3}
@@ -43,11 +43,11 @@ def test_gpu() -> None:
 
 def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """Case 60."""
-    monkeypatch.setattr(compute, "_torch_has_cuda", lambda: False)
+    monkeypatch.setattr(compute, "torch_has_cuda", lambda: False)
     with pytest.raises(ConfigError, match="installed torch has no CUDA") as caught:
         compute.compute_of(TrainerConfig(accelerator="gpu"))
     assert caught.value.code == "CFG-060"
-    monkeypatch.setattr(compute, "_torch_has_cuda", lambda: True)
+    monkeypatch.setattr(compute, "torch_has_cuda", lambda: True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(ConfigError, match="no NVIDIA GPU is visible"):
         compute.compute_of(TrainerConfig(accelerator="gpu"))
@@ -73,5 +73,5 @@ def test_no_torch() -> None:
 def test_torch_itself_agrees() -> None:
     import torch
 
-    assert compute._torch_has_cuda() == (torch.version.cuda is not None)
+    assert compute.torch_has_cuda() == (torch.version.cuda is not None)
     assert compute.versions()["torch"] == torch.__version__

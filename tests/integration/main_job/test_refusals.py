@@ -1,0 +1,85 @@
+"""What only the tokenizer or the model can tell, and what the hub would have to: refused with exit code 2."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import organon
+
+TINY = Path(organon.__file__).parent / "embedded" / "tiny"
+
+
+def call(cwd: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    clean = {k: v for k, v in os.environ.items() if k != "ORGANON_STORE"}
+    return subprocess.run(
+        [sys.executable, "-m", "organon.cli", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**clean, "NO_COLOR": "1", **environment},
+        timeout=120,
+        check=False,
+    )
+
+
+def test_rows_longer_than_max_length_are_the_users_to_mend(tmp_path: Path) -> None:
+    """Bad input 20: found by the worker, and no advice to try again."""
+    done = call(tmp_path, "run", "experiment=capitalization", "dataset.max_length=8", "logger=none")
+    assert done.returncode == 2, done.stderr
+    last = done.stderr[done.stderr.index("error[DATA-020]") :]
+    assert "tokens > 8" in last
+    assert "starts it again" not in last
+
+
+@pytest.mark.parametrize("verb", ["run", "evaluate"])
+def test_hub_model_without_network_says_what_would_help(tmp_path: Path, verb: str) -> None:
+    place = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = call(tmp_path, verb, "model=smollm2_135m_instruct", "eval.limit=2", **place)
+    assert done.returncode == 2, done.stderr
+    assert "model.path=/some/folder" in done.stderr
+    assert "hf auth login" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_offline_does_not_ask_the_hub(tmp_path: Path) -> None:
+    place = {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = call(tmp_path, "run", "model=gpt2", "offline=true", **place)
+    assert done.returncode == 2
+    assert "switched off" in done.stderr
+
+
+def test_folder_without_chat_template_says_how_to_name_one(tmp_path: Path) -> None:
+    shutil.copytree(TINY, tmp_path / "mine")
+    (tmp_path / "mine" / "chat_template.jinja").unlink()
+    done = call(tmp_path, "run", "model.path=mine", "eval=none")
+    assert done.returncode == 2, done.stderr
+    assert "model.chat_template=" in done.stderr
+
+
+def test_folder_on_top_of_the_default_preset_keeps_nothing_of_it(tmp_path: Path) -> None:
+    shutil.copytree(TINY, tmp_path / "mine")
+    config = json.loads((tmp_path / "mine" / "config.json").read_text())
+    config["max_position_embeddings"] = 4096
+    (tmp_path / "mine" / "config.json").write_text(json.dumps(config))
+    done = call(tmp_path, "train", "model.path=mine", "dataset.max_length=2000", "backend=fake", "--json")
+    assert done.returncode == 0, done.stderr
+    spec = json.loads((Path(json.loads(done.stdout)["folder"]) / "spec.json").read_text())
+    assert (spec["model"]["name"], spec["model"]["id"]) == ("mine", None)
+
+
+@pytest.mark.slow
+def test_target_modules_that_match_nothing(tmp_path: Path) -> None:
+    """Bad input 59: one wrong name among right ones is refused, too."""
+    done = call(tmp_path, "run", "adapter.target_modules=[q_proj,qq_proj]", "eval=none", "logger=none")
+    assert done.returncode == 2, done.stderr
+    assert "CFG-059" in done.stderr
+    assert "qq_proj" in done.stderr
+    assert "q_proj" in done.stderr
