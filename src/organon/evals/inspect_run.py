@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]  # task label, samples done, samples in all (of all models)
 
+UNREAD = {"messages", "events", "events_data", "store", "timelines"}  # of a sample: large, and not needed here
 KEY = "organon_key"  # in a task's metadata: which job a log belongs to
 TURN_PAUSE_SECONDS = 0.05
 _turn = threading.Lock()  # Inspect runs one evaluation per process at a time
@@ -74,7 +75,8 @@ async def run_jobs(
         for model in models.values():
             await stack.enter_async_context(model)
         tasks = [_task(job, models[job.model.key]) for job in jobs]
-        logs = await _eval(tasks, jobs, log_dir, options, on_progress)
+        headers = await _eval(tasks, jobs, log_dir, options, on_progress)
+    logs = [await _read(header) for header in headers]
     by_key = {(log.eval.metadata or {}).get(KEY): log for log in logs}
     return [_task_run(job, by_key.get("/".join(job.ident))) for job in jobs]
 
@@ -154,6 +156,7 @@ async def _eval(
         "log_realtime": False,  # a third of Inspect's own time per sample goes into live logs
         "score_display": False,
         "ctl_server": False,
+        "log_header_only": True,
         "max_tasks": len(tasks),
         "log_level": os.environ.get("INSPECT_LOG_LEVEL", "error"),
     }
@@ -170,6 +173,17 @@ async def _eval(
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
     return list(logs)
+
+
+async def _read(header: EvalLog) -> EvalLog:
+    """The log with its samples.
+
+    The samples of the log that ``eval_async`` returns are read when they are looked at, by a
+    synchronous function that patches asyncio for the whole process.
+    """
+    from inspect_ai.log import read_eval_log_async
+
+    return await read_eval_log_async(header.location, resolve_attachments="core", exclude_fields=UNREAD)
 
 
 class _Count:

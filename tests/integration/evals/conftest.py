@@ -51,6 +51,10 @@ def chat():
     return Task(dataset=[Sample(input=dialogue, target="7")], scorer=match())
 
 @task
+def long():
+    return Task(dataset=[Sample(id=1, input="say " + "x" * 5000, target="x" * 5000)], scorer=match())
+
+@task
 def unscored():
     return Task(dataset=samples(2))
 
@@ -79,7 +83,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def tasks(tmp_path: Path) -> Path:
-    """A file of tasks: echo, hard, judged, chat, unscored, unmeasured, broken."""
+    """A file of tasks: echo, hard, judged, chat, long, unscored, unmeasured, broken."""
     path = tmp_path / "tasks.py"
     path.write_text(TASKS)
     return path

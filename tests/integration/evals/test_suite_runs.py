@@ -142,6 +142,13 @@ async def test_a_conversation_as_input_is_kept_as_text(tasks, store, echo):
     assert results.results["chat"]["samples"][0]["input"] == "system: be brief\n\nuser: say 7"
 
 
+async def test_long_texts_are_kept_whole(tasks, store, echo):
+    """Inspect's logs hold them apart from their sample."""
+    (results,) = await evaluate_suite([echo.model()], suite(tasks, "long"), store)
+    sample = results.results["long"]["samples"][0]
+    assert (sample["input"], sample["output"], sample["scores"]) == ("say " + "x" * 5000, "x" * 5000, {"match": "C"})
+
+
 async def test_several_models_share_one_evaluation_and_keep_their_own_results(tasks, store, make_echo):
     right, wrong = make_echo(), make_echo(wrong=("say 1", "say 2"))
     models = [right.model("right"), wrong.model("wrong")]

@@ -1,0 +1,35 @@
+"""For all tests: no keys, and no network beyond this machine (DL-07)."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_keys() -> Iterator[None]:
+    kept = {k: os.environ.pop(k) for k in list(os.environ) if k.endswith(("_API_KEY", "_TOKEN"))}
+    yield
+    os.environ.update(kept)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection to another machine is an error that names it. Child processes have HF_HUB_OFFLINE or no route."""
+    if request.node.get_closest_marker("api"):
+        return
+    real = socket.socket.connect
+
+    def connect(self: socket.socket, address: Any) -> None:
+        host = address[0] if isinstance(address, tuple) else ""
+        if host and not str(host).startswith(LOOPBACK):
+            raise OSError(f"tests stay on this machine; refused a connection to {address}")
+        real(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
