@@ -23,7 +23,7 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
 }
 SHORT = ("experiment=capitalization", "trainer.max_steps=24", "callbacks.checkpoint_every_n_steps=4")
-# Long enough that a signal after the first steps finds it at work, on a quick machine as well: 174 steps of about 60 ms.
+# Long enough that a signal after the first steps finds it at work, on a quick machine too: 174 steps of about 60 ms.
 LONG = ("experiment=capitalization", "trainer.epochs=6", "callbacks.checkpoint_every_n_steps=4")
 NO_EVAL = (*LONG, "eval=none", "logger=none")
 
@@ -60,9 +60,10 @@ def wait_for_step(cwd: Path, step: int) -> dict[str, int]:
     pytest.fail(f"no step {step} within two minutes")
 
 
-def adapter_hash(cwd: Path) -> str:
-    (file,) = (cwd / "outputs" / "store" / "runs").glob("*/epoch_0/adapter_model.safetensors")
-    return sha256_file(file)
+def adapter_hashes(cwd: Path) -> dict[str, str]:
+    """Epoch -> sha256 of its adapter, of the one run in the store."""
+    files = (cwd / "outputs" / "store" / "runs").glob("*/epoch_*/adapter_model.safetensors")
+    return {file.parent.name: sha256_file(file) for file in files}
 
 
 def test_sweep_makes_two_runs_in_one_group_and_evaluates_the_base_once(tmp_path: Path) -> None:
@@ -102,7 +103,8 @@ def test_kill_dash_nine_and_the_same_command_gives_the_same_adapter(tmp_path: Pa
     code, out, err = finish(killed, "run", *NO_EVAL, "--json")
     assert code == 0, err
     assert json.loads(out)["train"]["resumed_from_step"] >= 8
-    assert adapter_hash(killed) == adapter_hash(undisturbed)
+    assert adapter_hashes(killed) == adapter_hashes(undisturbed)
+    assert len(adapter_hashes(killed)) == 6
 
 
 def test_worker_that_dies_is_a_failure_and_not_a_result(tmp_path: Path) -> None:
