@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location -c constraints.txt -e '.[dev]' 2> >(grep -v '^WARNING' >&2)
 	@touch $(STAMP)
 
-demo: setup  ## Train, evaluate and compare the embedded model (2 to 4 minutes; then from the store)
+demo: setup  ## Train, evaluate and compare the embedded model (about a minute; then from the store)
 	@$(BIN)/organon run experiment=capitalization
 
 test: setup  ## Run the tests offline on the CPU
