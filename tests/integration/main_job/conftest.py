@@ -3,30 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-Organon = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def call(cwd: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """``organon`` as a process in ``cwd``, without keys and without the network."""
-    clean = {k: v for k, v in os.environ.items() if not k.endswith(("_KEY", "_TOKEN")) and k != "ORGANON_STORE"}
-    return subprocess.run(
-        [sys.executable, "-m", "organon.cli", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env={**clean, "NO_COLOR": "1", "HF_HUB_OFFLINE": "1", **environment},
-        timeout=900,
-        check=False,
-    )
+from tests.integration.main_job.process import call
 
 
 @pytest.fixture(scope="session")

@@ -9,24 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.main_job.process import call
 
 from organon.store.keys import sha256_file
 
 pytestmark = pytest.mark.slow
 
 LENGTHS = (3, 4, 5, 6, 7, 8)
-
-
-def run(cwd: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    from importlib.util import module_from_spec, spec_from_file_location
-
-    spec = spec_from_file_location("main_job_conftest", Path(__file__).with_name("conftest.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    done: subprocess.CompletedProcess[str] = module.call(cwd, *arguments, **environment)
-    return done
 
 
 def test_five_letter_words_are_learned(demo: dict[str, Any]) -> None:
@@ -88,7 +77,7 @@ def test_wandb_run_is_there_offline(demo: dict[str, Any]) -> None:
 
 def test_second_run_answers_from_the_store(demo: dict[str, Any]) -> None:
     """MO-05, G8: nothing heavy is imported for it."""
-    again = run(demo["cwd"], "run", "experiment=capitalization", PYTHONPROFILEIMPORTTIME="1")
+    again = call(demo["cwd"], "run", "experiment=capitalization", PYTHONPROFILEIMPORTTIME="1")
     assert again.returncode == 0
     assert "answered from the store" in again.stdout
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in again.stderr.splitlines() if "|" in line}
@@ -101,7 +90,7 @@ def test_second_run_answers_from_the_store(demo: dict[str, Any]) -> None:
 def test_a_changed_suite_runs_only_what_is_new(demo: dict[str, Any]) -> None:
     """MO-42: editing only the eval list trains nothing and keeps the old scores."""
     tasks = '[{name: words_5, task: "organon.zoo.capitalization_task:capitalization", args: {word_length: 5, n: 100}}]'
-    done = run(demo["cwd"], "run", "experiment=capitalization", f"eval.tasks={tasks}", "name=only-five", "--json")
+    done = call(demo["cwd"], "run", "experiment=capitalization", f"eval.tasks={tasks}", "name=only-five", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["cached"] is True
@@ -173,15 +162,15 @@ def test_inspect_finds_the_run_by_its_key_and_its_name(demo: dict[str, Any], tmp
 
 
 def test_evaluate_verb_takes_the_scores_from_the_store(demo: dict[str, Any]) -> None:
-    done = run(demo["cwd"], "evaluate", f"target=organon/{demo['result']['name']}", "eval=capitalization")
+    done = call(demo["cwd"], "evaluate", f"target=organon/{demo['result']['name']}", "eval=capitalization")
     assert done.returncode == 0, done.stderr
     assert "from the store" in done.stdout
 
 
 def test_cache_commands_on_a_real_store(demo: dict[str, Any]) -> None:
-    assert run(demo["cwd"], "cache", "verify").returncode == 0
-    assert demo["result"]["name"] in run(demo["cwd"], "cache", "list").stdout
-    stats = json.loads(run(demo["cwd"], "cache", "stats", "--json").stdout)
+    assert call(demo["cwd"], "cache", "verify").returncode == 0
+    assert demo["result"]["name"] in call(demo["cwd"], "cache", "list").stdout
+    stats = json.loads(call(demo["cwd"], "cache", "stats", "--json").stdout)
     assert stats["runs"]["entries"] == 1
     assert stats["evals"]["entries"] == 2 * len(LENGTHS)
 

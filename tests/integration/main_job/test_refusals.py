@@ -4,30 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.integration.main_job.process import call
 
 import organon
 
 TINY = Path(organon.__file__).parent / "embedded" / "tiny"
-
-
-def call(cwd: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    import os
-
-    clean = {k: v for k, v in os.environ.items() if k != "ORGANON_STORE"}
-    return subprocess.run(
-        [sys.executable, "-m", "organon.cli", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env={**clean, "NO_COLOR": "1", **environment},
-        timeout=120,
-        check=False,
-    )
 
 
 def test_rows_longer_than_max_length_are_the_users_to_mend(tmp_path: Path) -> None:

@@ -5,38 +5,21 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+from tests.integration.main_job.process import start
 
 from organon.store.keys import sha256_file
 
 pytestmark = pytest.mark.slow
 
-ENVIRONMENT = {
-    **{k: v for k, v in os.environ.items() if not k.endswith(("_KEY", "_TOKEN")) and k != "ORGANON_STORE"},
-    "NO_COLOR": "1",
-    "HF_HUB_OFFLINE": "1",
-}
 SHORT = ("experiment=capitalization", "trainer.max_steps=24", "callbacks.checkpoint_every_n_steps=4")
 # Long enough that a signal after the first steps finds it at work, on a quick machine too: 174 steps of about 60 ms.
 LONG = ("experiment=capitalization", "trainer.epochs=6", "callbacks.checkpoint_every_n_steps=4")
 NO_EVAL = (*LONG, "eval=none", "logger=none")
-
-
-def start(cwd: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "organon.cli", *arguments],
-        cwd=cwd,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def finish(cwd: Path, *arguments: str) -> tuple[int, str, str]:
