@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from organon.errors import StoreError
 
 TEMPORARY = ".tmp-"  # prefix of unfinished files; whoever finds one may delete it
 READ_ONLY = 0o444
+CHUNK_BYTES = 2**20  # lines are written in pieces of this size
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_PERMISSION = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -126,3 +128,37 @@ def _fix(code: int | None) -> str:
     if code in NO_PERMISSION:
         return f"give this user access to the folder {again}"
     return f"check the disk and the folder {again}"
+
+
+def write_lines(file: int, lines: Iterable[bytes], path: Path) -> tuple[str, int]:
+    """Write lines in large pieces; their sha256 and size in bytes."""
+    digest, size, piece = hashlib.sha256(), 0, bytearray()
+
+    def flush() -> None:
+        nonlocal size
+        digest.update(piece)
+        size += len(piece)
+        try:
+            write_all(file, bytes(piece))
+        except OSError as error:
+            raise disk_error(error, path, size) from error
+        piece.clear()
+
+    for line in lines:
+        piece += line
+        if len(piece) >= CHUNK_BYTES:
+            flush()
+    flush()
+    return digest.hexdigest(), size
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Add one line, durably; after a line that a crash cut off, on a line of its own."""
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        end = os.fstat(file).st_size
+        torn = end > 0 and os.pread(file, 1, end - 1) != b"\n"  # a crash cut the last line off
+        write_all(file, (b"\n" if torn else b"") + line + b"\n")
+        seal(file, read_only=False)
+    finally:
+        os.close(file)

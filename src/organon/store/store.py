@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import re
@@ -26,6 +25,7 @@ from organon.store import locks
 from organon.store.files import (
     READ_ONLY,
     TEMPORARY,
+    append_line,
     disk_error,
     remove_tree,
     replace_file,
@@ -34,8 +34,8 @@ from organon.store.files import (
     sync_file,
     sync_folder,
     temporary,
-    write_all,
     write_atomic,
+    write_lines,
 )
 from organon.store.index import Index
 from organon.store.integrity import intact_record
@@ -48,7 +48,6 @@ from organon.store.rows import EntryRow, FailureRow, row_of
 
 __all__ = ["Entry", "LockBusy", "LockInfo", "Store", "write_atomic"]
 
-CHUNK_BYTES = 2**20
 LEVELS = {"datasets": "dataset", "file_ids": "dataset", "runs": "train", "model_ids": "train", "evals": "eval"}
 
 
@@ -124,7 +123,7 @@ class Store:
             with report_disk_errors(folder):
                 folder.mkdir(exist_ok=True)
                 file, path = stack.enter_context(temporary(folder))
-            digest, size = _write_lines(file, jsonl_lines(rows), folder)
+            digest, size = write_lines(file, jsonl_lines(rows), folder)
             place = self.place("datasets", digest)
             if self._dataset_row(digest) is None:
                 with report_disk_errors(place, size):
@@ -338,7 +337,7 @@ class Store:
         record = {"kind": kind, "ident": row.ident, "failed_at": timestamp(row.failed_at), "error": text}
         path = self.staging(kind, ident) / "failures.jsonl"
         with report_disk_errors(path):
-            _append_line(path, json.dumps(record).encode())
+            append_line(path, json.dumps(record).encode())
         self.index.add_failure(row)
 
     def failures(self, kind: FolderKind, ident: Ident) -> list[FailureRow]:
@@ -383,42 +382,9 @@ def _log_not_noted(namespace: str, key: str, error: StoreError) -> None:
     logger.debug("not noted: {} of {}: {}", namespace, key, error.cause)
 
 
-def _write_lines(file: int, lines: Iterable[bytes], path: Path) -> tuple[str, int]:
-    """Write lines in large pieces; their sha256 and size in bytes."""
-    digest, size, piece = hashlib.sha256(), 0, bytearray()
-
-    def flush() -> None:
-        nonlocal size
-        digest.update(piece)
-        size += len(piece)
-        try:
-            write_all(file, bytes(piece))
-        except OSError as error:
-            raise disk_error(error, path, size) from error
-        piece.clear()
-
-    for line in lines:
-        piece += line
-        if len(piece) >= CHUNK_BYTES:
-            flush()
-    flush()
-    return digest.hexdigest(), size
-
-
 def _reopen(folder: Path) -> None:
     """Make a sealed staging folder writable again. Its manifest stays: it may just be published elsewhere."""
     for parent, _, names in os.walk(folder):
         for name in names:
             path = Path(parent, name)
             path.chmod(path.stat().st_mode | 0o200)
-
-
-def _append_line(path: Path, line: bytes) -> None:
-    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        end = os.fstat(file).st_size
-        torn = end > 0 and os.pread(file, 1, end - 1) != b"\n"  # a crash cut the last line off
-        write_all(file, (b"\n" if torn else b"") + line + b"\n")
-        seal(file, read_only=False)
-    finally:
-        os.close(file)
