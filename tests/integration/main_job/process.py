@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ def call(cwd: Path, *arguments: str, **environment: str) -> subprocess.Completed
 
 
 def start(cwd: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start a command, to be signalled."""
+    """Start a command, to be signalled: with Ctrl-C heeded, which a shell's background jobs ignore and hand down."""
     return subprocess.Popen(
         [*COMMAND, *arguments],
         cwd=cwd,
@@ -38,4 +39,5 @@ def start(cwd: Path, *arguments: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
