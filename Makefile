@@ -28,7 +28,10 @@ test: setup  ## Run the tests offline on the CPU
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup  ## Lint, types, import rules
-	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo 2>/dev/null || { $(BIN)/lint-imports; exit 1; }
+	@$(BIN)/ruff check -q .
+	@$(BIN)/ruff format -q --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
 
 bench: setup  ## Measure speed and memory side by side (see benchmarks/README.md)
 	@$(BIN)/python benchmarks/startup.py
