@@ -94,8 +94,6 @@ def to_checked(config: DictConfig, kind: type[T]) -> T:
         value = OmegaConf.to_object(config)
     except (OmegaConfBaseException, RecursionError) as error:
         raise translate(error, kind) from error
-    if isinstance(value, dict):
-        value = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), config))
     check(value)
     return cast("T", value)
 

@@ -61,17 +61,28 @@ def _refuse_hidden_targets(value: Any, where: str) -> None:
             _refuse_hidden_targets(item, f"{where}[{i}]")
 
 
+def check_argument_names(known: Iterable[str], given: Iterable[str], where: str, of: str = "") -> None:
+    """Refuse an argument (``of`` something) that is not among the ``known`` ones.
+
+    Raises:
+        ConfigError: CFG-046, naming the near and the allowed ones.
+    """
+    allowed = list(known)
+    for name in given:
+        if name not in allowed:
+            raise ConfigError(
+                f"unknown argument '{name}'{of and f' of {of}'}.{nearest(name, allowed)}",
+                code="CFG-046",
+                where=f"{where}.{name}",
+                fix=f"use {', '.join(allowed)}" if allowed else "leave it out: there are no arguments",
+            )
+
+
 def _check_arguments(factory: Any, arguments: Mapping[str, Any], where: str) -> None:
     parameters = inspect.signature(factory).parameters
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return
-    for name in arguments:
-        if name not in parameters:
-            raise ConfigError(
-                f"unknown argument '{name}'.{nearest(name, parameters)} Allowed: {', '.join(parameters) or 'none'}",
-                code="CFG-046",
-                where=f"{where}.{name}",
-            )
+    check_argument_names(parameters, arguments, where)
     hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
     for name, value in arguments.items():
         _check_type(value, hints.get(name), f"{where}.{name}")

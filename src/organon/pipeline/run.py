@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from loguru import logger
 from organon.backends.base import JobState
 from organon.backends.fake import FakeBackend
 from organon.config.schema import RunConfig
+from organon.config.spec import from_dict
 from organon.errors import ConfigError, OrganonError, StoreError
 from organon.evals.results import EvalResults
 from organon.evals.suite import TaskRef, resolve_suite, task_key
@@ -174,10 +176,6 @@ async def _evaluate(
 
 def load_checkpoint(folder: Path) -> Checkpoint:
     """The checkpoint record of a run's folder in the store."""
-    import json
-
-    from organon.config.spec import from_dict
-
     return from_dict(Checkpoint, json.loads((folder / "checkpoint.json").read_text()))
 
 

@@ -7,8 +7,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any, cast
 
+from organon.config.instantiate import check_argument_names
 from organon.data.messages import Row
-from organon.errors import ConfigError, nearest, unknown
+from organon.errors import ConfigError, unknown
 
 Generator = Callable[..., list[Row]]
 
@@ -40,14 +41,7 @@ def generate(name: str, **arguments: Any) -> list[Row]:
     """
     make = generator(name)
     parameters = inspect.signature(make).parameters
-    for argument in arguments:
-        if argument not in parameters:
-            raise ConfigError(
-                f"unknown argument '{argument}' of organism '{name}'.{nearest(argument, parameters)}",
-                code="CFG-046",
-                where=f"dataset.arguments.{argument}",
-                fix=f"use {', '.join(parameters)}",
-            )
+    check_argument_names(parameters, arguments, "dataset.arguments", f"organism '{name}'")
     missing = [p.name for p in parameters.values() if p.default is p.empty and p.name not in arguments]
     if missing:
         raise ConfigError(
