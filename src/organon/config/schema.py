@@ -38,6 +38,7 @@ class ModelConfig:
     revision: str | None = None
     dtype: str = field(default="auto", metadata=limits(choices=("auto", "float32", "bfloat16", "float16")))
     chat_template: str | None = None  # Jinja file for a base model without a template
+    prompt_template: str | None = None  # instead of one: text around `{input}`, such as "Q: {input}\nA:"
     context_length: int | None = field(default=None, metadata=limits(ge=1))  # tokens
     target_modules: Any = "all-linear"
     trust_remote_code: bool = False
@@ -50,7 +51,9 @@ class DatasetConfig:
     name: str = field(default=MISSING, metadata=NOT_IN_KEY)
     source: str = field(default=MISSING, metadata=NOT_IN_KEY)  # a path, or `zoo:<organism>`; rows are hashed instead
     arguments: dict[str, Any] = field(default_factory=dict, metadata=NOT_IN_KEY)  # of a `zoo:` generator
-    format: str = field(default="messages", metadata=limits(choices=("messages", "instruct"), key=False))
+    format: str = field(
+        default="messages", metadata=limits(choices=("messages", "instruct", "text", "preference"), key=False)
+    )
     validation_source: str | None = field(default=None, metadata=NOT_IN_KEY)
     validation_fraction: float = field(default=0.1, metadata=limits(ge=0, lt=1, key=False))
     split_seed: int = field(default=0, metadata=NOT_IN_KEY)
@@ -58,6 +61,11 @@ class DatasetConfig:
     output_key: str | None = field(default=None, metadata=NOT_IN_KEY)
     limit: int | None = field(default=None, metadata=limits(ge=1, key=False))  # rows
     system_prompt: str | None = None  # added to every row, and to evaluation prompts that bring none
+    balance_by: str | None = field(default=None, metadata=NOT_IN_KEY)  # a field of the file with each row's class
+    balance_ratio: float = field(default=1.0, metadata=limits(ge=1, key=False))  # largest class : smallest, at most
+    # Which tokens count: all the assistant's, its last message's, or all. Raw text: all there are. Preference
+    # rows: always the assistant's of both answers (a prompt's would cancel out).
+    loss_on: str = field(default="assistant", metadata=limits(choices=("assistant", "last", "all")))
     max_length: int = field(default=512, metadata=limits(ge=2))  # tokens
     on_too_long: str = field(default="error", metadata=limits(choices=("error", "truncate", "drop")))
     on_error: str = field(default="raise", metadata=limits(choices=("raise", "skip"), key=False))
@@ -73,15 +81,26 @@ class AdapterConfig:
     alpha: int = field(default=16, metadata=limits(ge=1))  # conf/adapter/*.yaml: twice the rank
     dropout: float = field(default=0.0, metadata=limits(ge=0, lt=1))
     target_modules: Any = "all-linear"
-    use_rslora: bool = False
-    quantization: str = field(default="nf4", metadata=limits(choices=("nf4", "fp4", "none")))
+    use_rslora: bool = False  # scaled by alpha / sqrt(rank) (Kalajdzievski 2023)
+    use_dora: bool = False  # weight-decomposed LoRA (Liu et al. 2024)
+    init: str = field(
+        default="default", metadata=limits(choices=("default", "gaussian", "orthogonal", "pissa", "olora"))
+    )
+    bias: str = field(default="none", metadata=limits(choices=("none", "all", "lora_only")))
+    rank_pattern: dict[str, int] = field(default_factory=dict)  # other ranks, by the end of a module's name
+    alpha_pattern: dict[str, int] = field(default_factory=dict)
+    modules_to_save: list[str] = field(default_factory=list)  # trained in full and saved with the adapter
+    train_embeddings: bool = False  # input and output embeddings are trained in full too
+    quantization: str = field(default="nf4", metadata=limits(choices=("nf4", "fp4", "int8", "none")))
     double_quantization: bool = True
+    compute_dtype: str = field(default="auto", metadata=limits(choices=("auto", "float32", "bfloat16", "float16")))
 
 
 @dataclass
 class OptimConfig:
     """AdamW and its schedule."""
 
+    name: str = field(default="adamw", metadata=limits(choices=("adamw", "adamw_8bit", "paged_adamw_8bit")))
     learning_rate: float = field(default=2e-4, metadata=limits(gt=0, le=1))
     weight_decay: float = field(default=0.0, metadata=limits(ge=0, le=1))
     beta1: float = field(default=0.9, metadata=limits(ge=0, lt=1))
@@ -93,28 +112,60 @@ class OptimConfig:
 
 
 @dataclass
+class MethodConfig:
+    """What is minimised: cross-entropy (supervised), or the preference loss of DPO (Rafailov et al. 2023)."""
+
+    type: str = field(default="supervised", metadata=limits(choices=("supervised", "dpo")))
+    beta: float = field(default=0.1, metadata=limits(gt=0))  # DPO: how strongly the base model holds back
+    label_smoothing: float = field(default=0.0, metadata=limits(ge=0, lt=0.5))  # DPO: share of wrong labels
+    # The user's own module, a subclass of ours: `pkg.mod:Class` or `file.py:Class`. Its source is hashed instead.
+    recipe: str | None = field(default=None, metadata=NOT_IN_KEY)
+
+
+@dataclass
 class TrainerConfig:
     """How long and on what the training runs."""
 
     accelerator: str = field(default="auto", metadata=limits(choices=("auto", "cpu", "gpu"), key=False))
-    devices: int = field(default=1, metadata=limits(ge=1, le=1))
+    devices: int = field(default=1, metadata=limits(ge=1, le=1024))  # processes on each node; each has one device
+    num_nodes: int = field(default=1, metadata=limits(ge=1, le=1024))
+    strategy: str = field(default="ddp", metadata=limits(choices=("ddp", "fsdp")))  # of several devices
     precision: str = field(default="auto", metadata=limits(choices=("auto", "32", "bf16")))
     epochs: int = field(default=1, metadata=limits(ge=1))
     max_steps: int | None = field(default=None, metadata=limits(ge=1))  # optimizer steps
-    global_batch_size: int = field(default=16, metadata=limits(ge=1))  # sequences per optimizer step
-    micro_batch_size: int = field(default=16, metadata=limits(ge=1))  # sequences per forward pass
+    global_batch_size: int = field(default=16, metadata=limits(ge=1))  # sequences per optimizer step, on all devices
+    micro_batch_size: int = field(default=16, metadata=limits(ge=1))  # at most so many sequences per forward pass
+    micro_batch_tokens: int | None = field(default=None, metadata=limits(ge=1))  # and at most so many tokens
+    batching: str = field(default="packed", metadata=limits(choices=("packed", "bucketed", "padded")))
+    activation_checkpointing: bool = False  # recompute activations: less memory, about a third more time
+    compile: bool = False  # torch.compile of each layer
+    neftune_noise_alpha: float = field(default=0.0, metadata=limits(ge=0))  # NEFTune (Jain et al. 2023); 0: off
     threads: int | None = field(default=None, metadata=limits(ge=1, key=False))  # CPU threads; part of the compute key
     deterministic: bool = True
+    oom_retries: int = field(default=3, metadata=limits(ge=0, le=10, key=False))  # halvings of the micro-batch
+    max_restarts: int = field(default=2, metadata=limits(ge=0, le=10, key=False))  # of a worker that was killed
 
 
 @dataclass
 class CallbacksConfig:
-    """What happens while training runs; none of it changes the weights."""
+    """What happens while training runs."""
 
     checkpoint_every_n_steps: int = field(default=50, metadata=limits(ge=1, key=False))
     keep_checkpoints: int = field(default=2, metadata=limits(ge=1, key=False))
-    val_every_n_steps: int = field(default=0, metadata=limits(ge=0, key=False))  # 0: at each epoch's end
+    run_val_every_n_steps: int = field(default=0, metadata=limits(ge=0))  # 0: at each epoch's end
     log_every_n_steps: int = field(default=1, metadata=limits(ge=1, key=False))
+    epochs_to_save: Any = "all"  # all, none, or epochs counted from 0: "0,2,4" or [0, 2, 4]
+    save_last_epoch_only: bool = False
+    save_adapter_weights_only: bool = True  # false: also the merged model
+    stash_adapter_weights: bool = False  # beside a merged model, the adapter goes to epoch_N/adapter_weights/
+    best_metric: str | None = None  # keeps best/ too, by this metric at each validation: val/loss
+    best_mode: str = field(default="min", metadata=limits(choices=("min", "max")))
+    early_stopping_patience: int | None = field(default=None, metadata=limits(ge=1))  # validations without gain
+    early_stopping_metric: str = "val/loss"
+    early_stopping_mode: str = field(default="min", metadata=limits(choices=("min", "max")))
+    early_stopping_min_delta: float = field(default=0.0, metadata=limits(ge=0))
+    metrics: str | None = None  # the user's own metrics: `file.py:function` or `pkg.mod:function`
+    extra: list[Any] = field(default_factory=list)  # the user's own callbacks: `_target_` and arguments
 
 
 @dataclass
@@ -171,6 +222,7 @@ class RunConfig:
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     callbacks: CallbacksConfig = field(default_factory=CallbacksConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
@@ -180,7 +232,9 @@ class RunConfig:
     name: str | None = None  # run name; default: an adjective-noun pair drawn from the key
     output_dir: str = "outputs"
     store: str | None = None  # default: ORGANON_STORE, else <output_dir>/store
+    checkpoint_dir: str | None = None  # where the epoch folders appear besides the store: outputs/ck-out-{name}
     offline: bool = False  # never look at the network for a model
+    dry_run: bool = False  # --dry-run: say what would be trained and what it would cost, train nothing
     allow_targets: list[str] = field(default_factory=list)  # exact names of the user's own backend classes
 
 

@@ -18,12 +18,13 @@ from organon.config.schema import (
     CallbacksConfig,
     DatasetConfig,
     LoggerConfig,
+    MethodConfig,
     ModelConfig,
     OptimConfig,
     TrainerConfig,
 )
 
-SPEC_SCHEMA = 1
+SPEC_SCHEMA = 2
 T = TypeVar("T")
 
 
@@ -38,8 +39,9 @@ class BaseModel:
     revision: str | None = field(default=None, metadata=NOT_IN_KEY)
     dtype: str = "auto"
     chat_template: str | None = None  # the template's text, where the config names a file
-    quantization: str = "none"  # none, nf4, fp4
+    quantization: str = "none"  # none, nf4, fp4, int8
     double_quantization: bool = True
+    compute_dtype: str = "auto"  # of quantised layers
     trust_remote_code: bool = field(default=False, metadata=NOT_IN_KEY)
 
 
@@ -54,8 +56,9 @@ class TrainSpec:
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    callbacks: CallbacksConfig = field(default_factory=CallbacksConfig, metadata=NOT_IN_KEY)
+    callbacks: CallbacksConfig = field(default_factory=CallbacksConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig, metadata=NOT_IN_KEY)
     seed: int = 0
     suffix: str | None = None
@@ -65,6 +68,7 @@ class TrainSpec:
     versions: dict[str, str] = field(default_factory=dict)  # of the packages that do the arithmetic
     schema: int = SPEC_SCHEMA
     name: str = field(default="", metadata=NOT_IN_KEY)  # run name
+    store: str = field(default="", metadata=NOT_IN_KEY)  # the store's folder: tokens are cached there
     dataset_path: str = field(default="", metadata=NOT_IN_KEY)  # <store>/datasets/<hash>.jsonl
     validation_path: str | None = field(default=None, metadata=NOT_IN_KEY)
 

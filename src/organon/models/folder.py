@@ -85,7 +85,8 @@ def resolve_base(
         dtype=model.dtype,
         chat_template=template,
         quantization=quantization,
-        double_quantization=adapter.double_quantization and quantization != "none",
+        double_quantization=adapter.double_quantization and quantization in ("nf4", "fp4"),
+        compute_dtype=adapter.compute_dtype if quantization != "none" else "auto",
         trust_remote_code=model.trust_remote_code,
     )
     if max_length is not None:

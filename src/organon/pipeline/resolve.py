@@ -88,6 +88,8 @@ def resolve(
         dataset=config.dataset,
         adapter=config.adapter,
         optim=config.optim,
+        method=config.method,
+        store=str(store.root),
         trainer=config.trainer,
         callbacks=config.callbacks,
         logger=config.logger,

@@ -86,6 +86,7 @@ class StepEnd(Callback):  # type: ignore[misc]  # mypy does not follow lightning
         self.step, self.tokens, self.latest = state.step, state.tokens, dict(state.metrics)
         self.saved_step, self.pending = state.step, state.pending
         self.data.first_step = state.step + 1
+        self.data.halve(state.halvings)
 
     def finish_pending(self) -> None:
         """Do what an interrupt kept from being done after the last step."""
@@ -127,6 +128,7 @@ class StepEnd(Callback):  # type: ignore[misc]  # mypy does not follow lightning
                     tokens=self.tokens,
                     metrics=self.latest,
                     pending=self.pending,
+                    halvings=self.data.halvings,
                 )
             )
             self.saved_step = self.step
@@ -135,10 +137,10 @@ class StepEnd(Callback):  # type: ignore[misc]  # mypy does not follow lightning
         step, plan, config = self.step, self.data.plan, self.config
         self.pending = row
         ends = plan.ends_epoch(step)
-        validates = ends or (config.val_every_n_steps > 0 and step % config.val_every_n_steps == 0)
+        validates = ends or (config.run_val_every_n_steps > 0 and step % config.run_val_every_n_steps == 0)
         if validates and self.data.validation is not None:
             self.report(phase="validating", step=step)
-            row = {**row, "val/loss": self.module.validation_loss(self.data.validation_batches())}
+            row = {**row, **self.module.validate(self.data.validation_batches())}
         self.latest |= {name: float(row[name]) for name in row if "/" in name or name in ("learning_rate", "grad_norm")}
         if ends or "val/loss" in row or step % config.log_every_n_steps == 0:
             row = {**row, "time": round(time.time(), 3)}

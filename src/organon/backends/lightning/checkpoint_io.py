@@ -9,6 +9,7 @@ the header. Lightning's own checkpoints are neither fsynced nor free of pickle.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from organon.errors import TrainingError
 from organon.store.files import report_disk_errors, seal, sync_folder, temporary
 from organon.store.keys import sha256_file
 
-SCHEMA = 1
+SCHEMA = 2
 _NAME = re.compile(r"(\d{8})-([0-9a-f]{64})\.safetensors")
 
 
@@ -44,6 +45,7 @@ class TrainState:
     tokens: int = 0  # real input tokens seen
     metrics: dict[str, float] = field(default_factory=dict)  # latest value of each
     pending: dict[str, Any] | None = None
+    halvings: int = 0  # of the micro-batches, for want of memory: they change the order of float sums
 
     @property
     def logged_step(self) -> int:
@@ -123,12 +125,8 @@ class Checkpoints:
 
 
 def _header(state: TrainState) -> dict[str, str]:
-    fields = {"step": state.step, "identity": state.identity, "tokens": state.tokens}
-    return {
-        "organon": json.dumps(
-            {"schema": SCHEMA, **fields, "metrics": state.metrics, "pending": state.pending}, sort_keys=True
-        )
-    }
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "tensors"}
+    return {"organon": json.dumps({"schema": SCHEMA, **fields}, sort_keys=True)}
 
 
 def _check_identity(state: TrainState, identity: str, file: Path) -> None:

@@ -1,127 +1,111 @@
-"""The rows as token batches. Shapes: B sequences, T tokens of the longest one.
+"""Documents as token batches. Shapes: B sequences, T tokens.
 
-Rows are padded on the right and no attention mask is made: in a causal model no real token sees what
-stands behind it, and padding is never a label.
+Padded batches have their padding on the right and no attention mask: in a causal model no real token
+sees what stands behind it, and padding is never a label. Packed batches hold the documents one behind
+another in a single sequence; positions start anew in each, and attention stays within (`attention.py`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from loguru import logger
 
-from organon.backends.lightning.plan import Plan, split
-from organon.config.schema import DatasetConfig
-from organon.errors import DataError
-from organon.models.chat import IGNORED, encode, fit_length
+from organon.backends.lightning.plan import Geometry, Plan, share
+from organon.backends.lightning.ranks import Ranks
+from organon.models.chat import IGNORED
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+
+class Documents(Protocol):
+    """Encoded documents, such as ``organon.models.tokens.TokenRows``. A row has one, or two to compare."""
+
+    lengths: np.ndarray  # tokens of each document
+    trained: np.ndarray  # labels of each that count in the loss
+    documents_per_row: int
+
+    def ids(self, document: int) -> np.ndarray: ...
+
+    def labels(self, document: int) -> np.ndarray: ...
+
+    def line(self, document: int) -> int: ...
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows of one forward pass: ``input_ids`` and ``labels`` (B, T); ``tokens`` counts real input tokens."""
+    """The documents of one forward pass.
+
+    ``input_ids`` and ``labels`` are (B, T) padded, or (1, T) packed; ``position_ids`` (1, T) if packed, else
+    None. ``lengths``: tokens of each document, in order. ``rows``: the documents' numbers in the data.
+    ``tokens``: real input tokens. ``trained``: labels that count (a document's first token has no prediction).
+    """
 
     input_ids: torch.Tensor
     labels: torch.Tensor
-    tokens: int
+    position_ids: torch.Tensor | None
+    lengths: tuple[int, ...]
+    rows: tuple[int, ...]
+    trained: int
 
     @property
-    def trained(self) -> int:
-        """Labels that count in the loss: a row's first token has no prediction."""
-        return int((self.labels[:, 1:] != IGNORED).sum())
+    def tokens(self) -> int:
+        return sum(self.lengths)
 
 
 @dataclass(frozen=True)
 class StepBatch:
-    """All micro-batches of optimizer step ``step`` (from 1)."""
+    """This process's micro-batches of optimizer step ``step`` (from 1); the counts are those of all processes.
+
+    ``trained``: labels that count. ``rows``: rows of the data.
+    """
 
     step: int
     micro: list[MicroBatch]
-
-    @property
-    def tokens(self) -> int:
-        return sum(m.tokens for m in self.micro)
-
-    @property
-    def trained(self) -> int:
-        return sum(m.trained for m in self.micro)
+    tokens: int
+    trained: int
+    rows: int
 
 
-class Examples:
-    """Encoded rows. ``dropped``: rows left out as too long."""
-
-    def __init__(self, rows: Sequence[tuple[array[int], array[int]]], dropped: int) -> None:
-        self.rows, self.dropped = rows, dropped
-        self.lengths = [len(ids) for ids, _ in rows]
-
-    def batch(self, rows: Sequence[int], padding: int) -> MicroBatch:
-        """The rows with these numbers, padded to the longest."""
-        longest = max(self.lengths[row] for row in rows)
-        input_ids = torch.full((len(rows), longest), padding, dtype=torch.long)
-        labels = torch.full((len(rows), longest), IGNORED, dtype=torch.long)
-        for place, row in enumerate(rows):
-            ids, marks = self.rows[row]
-            input_ids[place, : len(ids)] = torch.tensor(ids, dtype=torch.long)
-            labels[place, : len(ids)] = torch.tensor(marks, dtype=torch.long)
-        return MicroBatch(input_ids, labels, sum(self.lengths[row] for row in rows))
-
-
-def read_examples(
-    path: Path, expected_hash: str, tokenizer: PreTrainedTokenizerBase, dataset: DatasetConfig
-) -> Examples:
-    """Encode a canonical JSON Lines file of the store.
-
-    Raises:
-        DataError: DATA-028 (the file is not what was hashed), DATA-016, DATA-019 or DATA-020 with the
-            line, DATA-013 (every row was dropped).
-    """
-    content = path.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected_hash:
-        raise DataError(
-            f"changed since it was stored (sha256 {expected_hash[:12]} -> {found[:12]})",
-            code="DATA-028",
-            where=str(path),
-            fix="`organon cache verify`, then run the same command again",
-        )
-    rows, dropped = [], 0
-    for number, line in enumerate(content.splitlines(), start=1):
-        where = f"{path}:{number}"
-        ids, labels = encode(tokenizer, json.loads(line)["messages"], where=where)
-        fitted = fit_length(ids, labels, max_length=dataset.max_length, on_too_long=dataset.on_too_long, where=where)
-        if fitted is None:
-            dropped += 1
-        else:
-            rows.append((array("i", fitted[0]), array("i", fitted[1])))
-    if not rows:
-        raise DataError(
-            f"all {dropped} rows are longer than {dataset.max_length} tokens: nothing to train on",
-            code="DATA-013",
-            where=str(path),
-            fix="raise dataset.max_length, or set dataset.on_too_long=truncate",
-        )
-    if dropped:
-        logger.warning("{} of {} rows are too long and left out ({})", dropped, dropped + len(rows), path)
-    return Examples(rows, dropped)
+def micro_batch(documents: Documents, chosen: Sequence[int], *, packed: bool, padding: int) -> MicroBatch:
+    """The documents with these numbers in one batch."""
+    ids = [documents.ids(number) for number in chosen]
+    marks = [documents.labels(number) for number in chosen]
+    lengths = tuple(len(part) for part in ids)
+    trained = int(documents.trained[list(chosen)].sum())
+    if packed:
+        labels = np.concatenate(marks)
+        labels[np.cumsum((0, *lengths[:-1]))] = IGNORED  # else the document before would predict it
+        places = np.concatenate([np.arange(length) for length in lengths])
+        tensors = [torch.from_numpy(part.astype(np.int64))[None] for part in (np.concatenate(ids), labels, places)]
+        return MicroBatch(tensors[0], tensors[1], tensors[2], lengths, tuple(chosen), trained)
+    shape = (len(ids), max(lengths))
+    input_ids, label_ids = np.full(shape, padding, dtype=np.int64), np.full(shape, IGNORED, dtype=np.int64)
+    for place, length in enumerate(lengths):
+        input_ids[place, :length], label_ids[place, :length] = ids[place], marks[place]
+    return MicroBatch(torch.from_numpy(input_ids), torch.from_numpy(label_ids), None, lengths, tuple(chosen), trained)
 
 
 class ChatDataModule(LightningDataModule):  # type: ignore[misc]  # mypy does not follow lightning
-    """Training steps in the plan's order from ``first_step`` on, and the validation batches."""
+    """This process's share of the training steps, in the plan's order from ``first_step`` on, and of the validation."""
 
-    def __init__(self, train: Examples, validation: Examples | None, plan: Plan, *, padding: int) -> None:
+    def __init__(
+        self,
+        train: Documents,
+        validation: Documents | None,
+        plan: Plan,
+        geometry: Geometry,
+        *,
+        padding: int,
+        ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+    ) -> None:
         super().__init__()
-        self.train, self.validation, self.plan, self.padding = train, validation, plan, padding
+        self.train, self.validation, self.plan, self.geometry = train, validation, plan, geometry
+        self.padding, self.ranks = padding, ranks
         self.first_step = 1
+        self.halvings = 0  # of the geometry, for want of memory
 
     def train_dataloader(self) -> Steps:
         """One item per optimizer step that is still to do."""
@@ -131,17 +115,44 @@ class ChatDataModule(LightningDataModule):  # type: ignore[misc]  # mypy does no
         """Not here: the module moves one micro-batch at a time."""
         return batch
 
-    def validation_batches(self) -> Iterator[MicroBatch]:
-        """All validation rows, in order of their length."""
-        if self.validation is None:
-            return
-        order = sorted(range(len(self.validation.rows)), key=self.validation.lengths.__getitem__)
-        for rows in split(order, self.plan.micro_batch_size):
-            yield self.validation.batch(rows, self.padding)
+    def halve(self, times: int = 1) -> None:
+        """Half as many rows in a forward pass from now on; the steps' rows and gradients stay."""
+        for _ in range(times):
+            self.geometry = self.geometry.halved()
+            self.halvings += 1
 
     def step_batch(self, step: int) -> StepBatch:
         """The rows of one optimizer step."""
-        return StepBatch(step, [self.train.batch(rows, self.padding) for rows in self.plan.micro_batches(step)])
+        rows = self.plan.rows(step)
+        every = self._documents(self.train, rows)
+        mine = self._split(self.train, share(rows, self.ranks.rank, self.ranks.world))
+        return StepBatch(
+            step,
+            [self._batch(self.train, part) for part in mine],
+            tokens=int(self.train.lengths[every].sum()),
+            trained=int(self.train.trained[every].sum()),
+            rows=len(rows),
+        )
+
+    def validation_batches(self) -> Iterator[MicroBatch]:
+        """This process's share of the validation rows, in order of their length."""
+        if self.validation is None:
+            return
+        order = np.argsort(-row_lengths(self.validation), kind="stable").tolist()
+        for part in self._split(self.validation, share(order, self.ranks.rank, self.ranks.world)):
+            yield self._batch(self.validation, part)
+
+    def _split(self, documents: Documents, rows: Sequence[int]) -> list[list[int]]:
+        return self.geometry.split(rows, row_lengths(documents))
+
+    def _batch(self, documents: Documents, rows: Sequence[int]) -> MicroBatch:
+        chosen = self._documents(documents, rows)
+        return micro_batch(documents, chosen, packed=self.geometry.packed, padding=self.padding)
+
+    @staticmethod
+    def _documents(documents: Documents, rows: Sequence[int]) -> list[int]:
+        each = documents.documents_per_row
+        return [row * each + part for row in rows for part in range(each)]
 
 
 class Steps:
@@ -156,3 +167,11 @@ class Steps:
 
     def __iter__(self) -> Iterator[Any]:
         return map(self.data.step_batch, self.steps)
+
+
+def row_lengths(documents: Documents) -> np.ndarray:
+    """Tokens of each row, all its documents together."""
+    if documents.documents_per_row == 1:
+        return documents.lengths
+    total: np.ndarray = documents.lengths.reshape(-1, documents.documents_per_row).sum(axis=1)
+    return total

@@ -1,11 +1,12 @@
-"""The LightningModule: completion-only loss of a causal language model, one optimizer step per batch.
+"""The LightningModule: cross-entropy of a causal language model, one optimizer step per batch.
 
 Shapes: B sequences, T tokens, H hidden size, V vocabulary, N labelled positions of a micro-batch.
 
 Lightning's batch is one optimizer step with all its micro-batches, so the loss can be normalised over
-the trained tokens of the whole step (accumulation does not change it, unlike a mean of means) and there
-is no state between two batches but weights and optimizer. Random numbers (dropout) are drawn from a
-seed of (seed, step, micro-batch): a resumed training draws the same ones, whatever ran in between.
+the trained tokens of the whole step on all devices (accumulation does not change it, unlike a mean of
+means) and there is no state between two batches but weights and optimizer. Random numbers (dropout) are
+drawn from a seed of (seed, step, micro-batch): a resumed training draws the same ones, whatever ran in
+between.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch.nn import functional
 
 from organon.backends.lightning.datamodule import MicroBatch, StepBatch
 from organon.backends.lightning.faults import reached
+from organon.backends.lightning.ranks import Ranks
 from organon.config.schema import OptimConfig
 from organon.errors import TrainingError
 from organon.models.chat import IGNORED
@@ -32,8 +34,14 @@ class CompletionModule(LightningModule):  # type: ignore[misc]  # mypy does not 
     """``model`` is a causal language model of transformers or peft; its trainable parameters are trained.
 
     ``bf16``: matrix products in bfloat16 (autocast), weights and sums as they are. ``check_stop`` is
-    called between micro-batches and may raise to end the training.
+    called between micro-batches and may raise to end the training. ``smaller`` is called when a step did
+    not fit into memory: it returns the same step in smaller micro-batches, or raises.
+
+    A recipe of one's own is a subclass: ``micro_loss`` and ``weight`` say what is minimised, ``names`` what
+    ``micro_loss`` measures.
     """
+
+    names: tuple[str, ...] = ("loss",)
 
     def __init__(
         self,
@@ -43,12 +51,14 @@ class CompletionModule(LightningModule):  # type: ignore[misc]  # mypy does not 
         total_steps: int,
         seed: int,
         bf16: bool = False,
+        ranks: Ranks = Ranks(),  # noqa: B008 - frozen
         check_stop: Callable[[], None] = lambda: None,
+        smaller: Callable[[int], StepBatch] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.model, self.optim, self.total_steps, self.seed = model, optim, total_steps, seed
-        self.bf16, self.check_stop = bf16, check_stop
+        self.bf16, self.ranks, self.check_stop, self.smaller = bf16, ranks, check_stop, smaller
         self.optimizer = adamw(self.trainable(), optim)
         self.metrics: dict[str, float] = {}  # of the last step
 
@@ -63,18 +73,11 @@ class CompletionModule(LightningModule):  # type: ignore[misc]  # mypy does not 
     def training_step(self, batch: StepBatch, batch_idx: int) -> None:
         """One optimizer step. Raises TrainingError if loss or gradient is not finite."""
         self.model.train()
-        trained, loss = batch.trained, torch.zeros((), device=self.device)
-        for index, micro in enumerate(batch.micro):
-            self.check_stop()
-            reached(f"micro:{batch.step}:{index}")
-            torch.manual_seed(stream_seed(self.seed, batch.step, index))
-            share = self.loss_sum(micro) / trained
-            self.manual_backward(share)
-            loss += share.detach()
+        values = self._gradients(batch)
         parameters = list(self.trainable().values())
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.optim.gradient_clip or math.inf)
         rate = learning_rate(self.optim, batch.step, self.total_steps)
-        self.metrics = {"train/loss": float(loss), "learning_rate": rate, "grad_norm": float(norm)}
+        self.metrics = {**values, "learning_rate": rate, "grad_norm": float(norm)}
         _check_finite(self.metrics, batch.step)
         optimizer = self.optimizers()
         for group in optimizer.param_groups:
@@ -82,6 +85,14 @@ class CompletionModule(LightningModule):  # type: ignore[misc]  # mypy does not 
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         reached(f"step:{batch.step}")
+
+    def weight(self, batch: StepBatch | MicroBatch) -> int:
+        """What the summed loss is divided by, counted over the whole step: its trained tokens."""
+        return batch.trained
+
+    def micro_loss(self, micro: MicroBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss summed over a micro-batch (a scalar, nats), and sums of further metrics by their names."""
+        return self.loss_sum(micro), {}
 
     def loss_sum(self, micro: MicroBatch) -> torch.Tensor:
         """Cross-entropy (nats) summed over the trained tokens; a scalar in float32."""
@@ -93,17 +104,54 @@ class CompletionModule(LightningModule):  # type: ignore[misc]  # mypy does not 
         return functional.cross_entropy(logits.float(), target[wanted], reduction="sum")
 
     @torch.no_grad()
-    def validation_loss(self, batches: Iterable[MicroBatch]) -> float:
-        """Mean cross-entropy (nats) over the trained tokens of ``batches``, without dropout."""
+    def validate(self, batches: Iterable[MicroBatch]) -> dict[str, float]:
+        """``val/loss`` (nats) and its kind without dropout: means over the ``batches`` of all devices."""
         self.model.eval()
-        total, trained = 0.0, 0
+        sums = dict.fromkeys((*self.names, "weight"), torch.zeros((), dtype=torch.float64))
         for number, micro in enumerate(batches, start=1):
             self.check_stop()
             reached(f"validation:{number}")
-            total += float(self.loss_sum(micro))
-            trained += micro.trained
+            loss, further = self.micro_loss(micro)
+            counts = {"loss": loss, **further, "weight": torch.tensor(float(self.weight(micro)))}
+            sums = {name: sums[name] + counts[name].double().cpu() for name in sums}
         self.model.train()
-        return total / trained
+        *totals, weight = self.ranks.sum(torch.stack(list(sums.values())).to(self.device))
+        return {f"val/{name}": float(total / weight) for name, total in zip(self.names, totals, strict=True)}
+
+    def _gradients(self, batch: StepBatch) -> dict[str, float]:
+        """Gradients of the whole step's mean loss, in ``.grad``; the step's metrics."""
+        while True:
+            sums = self._accumulate(batch)
+            if not self.ranks.any(sums is None, self.device):
+                break
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            assert self.smaller is not None
+            batch = self.smaller(batch.step)
+        assert sums is not None
+        self.ranks.sum_gradients(self.trainable().values())
+        total = self.ranks.sum(torch.stack([sums[name] for name in self.names]))
+        return {f"train/{name}": float(value) for name, value in zip(self.names, total, strict=True)}
+
+    def _accumulate(self, batch: StepBatch) -> dict[str, torch.Tensor] | None:
+        """One forward and backward for each micro-batch; None if they did not fit into memory."""
+        share = 1 / self.weight(batch)
+        sums = dict.fromkeys(self.names, torch.zeros((), device=self.device))
+        try:
+            for index, micro in enumerate(batch.micro):
+                self.check_stop()
+                reached(f"micro:{batch.step}:{index}")
+                torch.manual_seed(stream_seed(self.seed, batch.step, index, self.ranks.rank))
+                loss, further = self.micro_loss(micro)
+                self.manual_backward(loss * share)
+                for name, value in {"loss": loss, **further}.items():
+                    sums[name] = sums[name] + value.detach() * share
+        except torch.OutOfMemoryError:
+            if self.smaller is None:
+                raise
+            return None
+        return sums
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
         """Trainable parameters and optimizer state by name, for a checkpoint."""
@@ -159,9 +207,10 @@ def learning_rate(optim: OptimConfig, step: int, total_steps: int) -> float:
     return optim.learning_rate * factors[optim.schedule]
 
 
-def stream_seed(seed: int, step: int, micro: int) -> int:
-    """A seed of 63 bits for the random numbers of one micro-batch."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{step}/{micro}".encode()).digest()[:8], "big") >> 1
+def stream_seed(seed: int, step: int, micro: int, rank: int = 0) -> int:
+    """A seed of 63 bits for the random numbers of one micro-batch of one process."""
+    text = f"{seed}/{step}/{micro}" if rank == 0 else f"{seed}/{step}/{rank}/{micro}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 @contextmanager

@@ -21,10 +21,12 @@ from loguru import logger
 from organon.backends.lightning.callbacks import GradientGuard, StepEnd
 from organon.backends.lightning.checkpoint_io import Checkpoints
 from organon.backends.lightning.compute import compute_of
-from organon.backends.lightning.datamodule import ChatDataModule, Examples, read_examples
+from organon.backends.lightning.datamodule import ChatDataModule, StepBatch, row_lengths
+from organon.backends.lightning.examples import read_examples
 from organon.backends.lightning.metrics import MetricsLog, WandbMirror
 from organon.backends.lightning.module import CompletionModule
-from organon.backends.lightning.plan import Plan
+from organon.backends.lightning.plan import Geometry, Plan
+from organon.backends.lightning.ranks import Ranks
 from organon.backends.lightning.stop import Stopped, StopRequest
 from organon.backends.lightning.workdir import CHECKPOINTS, Workdir
 from organon.config.spec import TrainSpec, identity
@@ -38,10 +40,14 @@ if TYPE_CHECKING:
 # Up to this length plain attention beats torch's fused one on a CPU (docs: performance.md, section 1.4).
 PLAIN_ATTENTION_TOKENS = 512
 
+SINGLE = Ranks()
+
 Report = Callable[..., None]
 
 
-def train(spec: TrainSpec, key: str, workdir: Workdir, *, report: Report, stop: StopRequest) -> None:
+def train(
+    spec: TrainSpec, key: str, workdir: Workdir, *, report: Report, stop: StopRequest, ranks: Ranks = SINGLE
+) -> None:
     """Train ``spec`` in ``workdir``, from its last checkpoint if there is one, to its last ``epoch_N/``.
 
     ``report`` takes fields of the status file.
@@ -56,8 +62,8 @@ def train(spec: TrainSpec, key: str, workdir: Workdir, *, report: Report, stop: 
         _set_up(spec, compute)
         report(phase="loading", device=compute["device"])
         tokenizer = load_tokenizer(spec.base)
-        data = _data(spec, tokenizer)
-        report(total_steps=data.plan.total_steps, epochs=spec.trainer.epochs, dropped_rows=data.train.dropped)
+        data = _data(spec, tokenizer, ranks)
+        report(total_steps=data.plan.total_steps, epochs=spec.trainer.epochs, dropped_rows=data.train.dropped)  # type: ignore[attr-defined]
         _log_start(spec, key, data, compute)
         steps = _steps(spec, key, workdir, data, compute, report, stop, _model(spec, compute), tokenizer)
         stop.saving = True
@@ -84,6 +90,9 @@ def _set_up(spec: TrainSpec, compute: dict[str, Any]) -> None:
     """Threads, devices, determinism and quiet of this process."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)  # Lightning's own
+    warnings.filterwarnings(
+        "ignore", message="The `srun` command is available"
+    )  # a caller under SLURM starts one worker
     warnings.filterwarnings("error", message=".*an autograd kernel was not registered")  # the gradient would be lost
     if compute["device"] == "cuda":
         _check_gpu(compute["precision"])
@@ -114,21 +123,24 @@ def _check_gpu(precision: str) -> None:
         )
 
 
-def _data(spec: TrainSpec, tokenizer: PreTrainedTokenizerBase) -> ChatDataModule:
+def _data(spec: TrainSpec, tokenizer: PreTrainedTokenizerBase, ranks: Ranks = SINGLE) -> ChatDataModule:
     train = read_examples(Path(spec.dataset_path), spec.dataset_hash, tokenizer, spec.dataset)
-    validation: Examples | None = None
+    validation = None
     if spec.validation_path is not None and spec.validation_hash is not None:
         validation = read_examples(Path(spec.validation_path), spec.validation_hash, tokenizer, spec.dataset)
+    trainer = spec.trainer
     plan = Plan(
-        train.lengths,
+        row_lengths(train),
         seed=spec.seed,
-        epochs=spec.trainer.epochs,
-        global_batch_size=spec.trainer.global_batch_size,
-        micro_batch_size=spec.trainer.micro_batch_size,
-        max_steps=spec.trainer.max_steps,
+        epochs=trainer.epochs,
+        global_batch_size=trainer.global_batch_size,
+        bucketed=trainer.batching == "bucketed",
+        max_steps=trainer.max_steps,
     )
+    geometry = Geometry(trainer.micro_batch_size, trainer.micro_batch_tokens, packed=False)
     ends = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)  # any token will do
-    return ChatDataModule(train, validation, plan, padding=next(token for token in ends if token is not None))
+    padding = next(token for token in ends if token is not None)
+    return ChatDataModule(train, validation, plan, geometry, padding=padding, ranks=ranks)
 
 
 def _model(spec: TrainSpec, compute: dict[str, Any]) -> Any:
@@ -175,7 +187,9 @@ def _steps(
         total_steps=data.plan.total_steps,
         seed=spec.seed,
         bf16=compute["precision"] == "bf16",
+        ranks=data.ranks,
         check_stop=stop.check,
+        smaller=_smaller(data, spec.trainer.oom_retries),
     )
     checkpoints = Checkpoints(workdir.path / CHECKPOINTS, spec.callbacks.keep_checkpoints)
     name = training_identity(spec, compute)
@@ -199,11 +213,32 @@ def _steps(
     return steps
 
 
+def _smaller(data: ChatDataModule, retries: int) -> Callable[[int], StepBatch]:
+    """What to do when a step does not fit into memory: half the micro-batch, a few times."""
+
+    def smaller(step: int) -> StepBatch:
+        before = data.geometry
+        if data.halvings >= retries or before.rows == 1:
+            raise TrainingError(
+                f"out of memory at step {step}, with {before.rows} rows in a forward pass",
+                where="training",
+                fix="trainer.activation_checkpointing=true, a smaller dataset.max_length, or adapter=qlora",
+            )
+        data.halve()
+        logger.warning(
+            "out of memory at step {}: {} rows in a forward pass from here on, not {}; the global batch stays",
+            step, data.geometry.rows, before.rows,
+        )  # fmt: skip
+        return data.step_batch(step)
+
+    return smaller
+
+
 def _log_start(spec: TrainSpec, key: str, data: ChatDataModule, compute: dict[str, Any]) -> None:
     logger.info("training {} (key {}) on {}", spec.name or "a model", key[:12], compute)
     logger.info(
         "{} rows, {} tokens, {} steps in epochs of {}",
-        len(data.train.rows), sum(data.train.lengths), data.plan.total_steps, data.plan.steps_per_epoch,
+        len(data.plan.lengths), int(data.train.lengths.sum()), data.plan.total_steps, data.plan.steps_per_epoch,
     )  # fmt: skip
 
 

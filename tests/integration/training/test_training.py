@@ -242,7 +242,7 @@ def fit(module: Any, data: Any) -> None:
 def test_guard_passes_a_sound_model(planted: Any) -> None:
     module, data = planted
     module.model.eval()
-    module.validation_loss(data.validation_batches())  # the forward that loses gradients without the cure
+    module.validate(data.validation_batches())  # the forward that loses gradients without the cure
     fit(module, data)
     assert all(p.grad is None for p in module.trainable().values())  # cleared after the last step
     assert module.metrics["grad_norm"] > 0
@@ -265,7 +265,7 @@ def test_guard_catches_what_bitsandbytes_does_without_the_cure(planted: Any) -> 
     """
     module, data = planted
     layers = repacking_layers(module)
-    module.validation_loss(data.validation_batches())
+    module.validate(data.validation_batches())
     assert all(layer.weight.quant_state.packing_format_for_cpu for layer in layers)
     with pytest.raises(
         (TrainingError, UserWarning), match=r"repacked for inference|autograd kernel was not registered"
@@ -279,7 +279,7 @@ def test_guard_sees_repacked_layers_by_itself(planted: Any) -> None:
 
     module, data = planted
     repacking_layers(module)
-    module.validation_loss(data.validation_batches())
+    module.validate(data.validation_batches())
     with pytest.raises(TrainingError, match=r"14 quantised layers have been repacked"):
         GradientGuard().on_before_optimizer_step(None, module, None)
 
@@ -309,7 +309,7 @@ def test_gradients_through_the_quantised_base_are_right_after_a_validation(lab: 
     for name, parameter in module.trainable().items():
         if "lora_B" in name:  # zero at first, which would hide what passes through it
             parameter.data.normal_(0, 0.05)
-    module.validation_loss(data.validation_batches())
+    module.validate(data.validation_batches())
     found = gradients_of(module, data)
     for parent in list(module.model.modules()):
         for name, layer in list(parent.named_children()):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 # Dropout, two micro-batches per step, two epochs of three steps, validation in the middle of an epoch.
-HARD = {"dropout": 0.2, "epochs": 2, "val_every_n_steps": 2}
+HARD = {"dropout": 0.2, "epochs": 2, "run_val_every_n_steps": 2}
 
 # Checkpoints are written at steps 2, 3 (epoch end), 4 and 6; validations run at steps 2, 3, 4 and 6.
 POINTS = {
