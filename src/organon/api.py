@@ -109,7 +109,7 @@ class Client:
             hyperparameters={} if self.backend.local else dict(hyperparameters or {}),
             extra={k: v for k, v in kwargs.items() if k not in ("seed", "validation_file")},
         )
-        backend = CachedBackend(self.backend, self.store)
+        backend = CachedBackend(self.backend, self.store, max_restarts=config.trainer.max_restarts)
         return await backend.submit_run(dataclasses.replace(spec, name=run_name(backend.key(spec))))
 
     async def evaluate(self, model_id: str, eval_suite: str | list[str], **inspect_kwargs: Any) -> EvalResults:

@@ -13,6 +13,10 @@ HEAVY = {"torch", "transformers", "peft", "lightning", "bitsandbytes", "inspect_
 MAY_BE_HEAVY = (
     "organon.backends.lightning.",
     "organon.models.load",
+    "organon.models.adapters",
+    "organon.models.merge",
+    "organon.models.probe",
+    "organon.models.compare",
     "organon.models.chat",
     "organon.evals.provider",
     "organon.evals.registry",

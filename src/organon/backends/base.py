@@ -36,6 +36,7 @@ class JobStatus:
     total_steps: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)  # latest value of each
     error: str | None = None
+    killed: bool = False  # failed, but not for a reason of its own: the same job may end well another time
     started_at: float | None = None  # seconds since the epoch
     extra: dict[str, Any] = field(default_factory=dict)  # phase, tokens_per_second, resumed_from_step ...
 

@@ -61,7 +61,8 @@ class CachedBackend:
     polls a job first after it has succeeded publishes it.
 
     ``read_cache=False`` trains again and replaces the published result. A failed job is started again
-    up to ``max_retries`` times, ``retry_seconds`` later and twice as long each time; by default never.
+    up to ``max_retries`` times, one that was killed up to ``max_restarts`` times, ``retry_seconds`` later
+    and twice as long each time; by default never.
     """
 
     def __init__(
@@ -71,11 +72,13 @@ class CachedBackend:
         *,
         read_cache: bool = True,
         max_retries: int = 0,
+        max_restarts: int = 0,
         retry_seconds: float = 5.0,
     ) -> None:
         self.backend, self.store = backend, store
         self.name, self.local = backend.name, backend.local
         self.read_cache, self.max_retries, self.retry_seconds = read_cache, max_retries, retry_seconds
+        self.max_restarts = max_restarts
         self._done: dict[str, JobStatus] = {}
         self._attached: set[tuple[str, str]] = set()  # (key, job id) that the backend knows by now
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -208,7 +211,7 @@ class CachedBackend:
         if status.state is JobState.SUCCEEDED:
             await self._publish(job, status)
         elif status.state.is_final:
-            self._end(job, status.state, status.error)
+            self._end(job, status.state, status.error)  # started again at once, without counting
             return False
         logger.bind(key=job.key).info("attached to job {} ({})", job.job_id, job.key)
         return True
@@ -254,7 +257,7 @@ class CachedBackend:
                 return current.status()  # another process has dealt with it
             if status.state is JobState.SUCCEEDED:
                 return await self._publish(current, status)
-            ended = self._end(current, status.state, status.error)
+            ended = self._end(current, status.state, status.error, killed=status.killed)
             return replace(ended, extra={**status.extra, **ended.extra})
 
     async def _noted(self, job: Job, status: JobStatus) -> bool:
@@ -304,14 +307,19 @@ class CachedBackend:
         await _to_the_end(asyncio.to_thread(self.store.publish, "runs", job.key, workdir, labels=job.labels))
         return status
 
-    def _end(self, job: Job, state: JobState, error: str | None) -> JobStatus:
+    def _end(self, job: Job, state: JobState, error: str | None, *, killed: bool = False) -> JobStatus:
         """Write down that a job ended without a result, or when to try again. Under the key's lock."""
+        most = max(self.max_retries, self.max_restarts if killed else 0)
         self.store.record_failure("runs", job.key, f"job {job.job_id} {state}: {error or 'no message'}")
         job = replace(job, error=error, retry_at=None)
-        if state is JobState.FAILED and job.retries < self.max_retries:
+        if state is JobState.FAILED and job.retries < most:
             backoff = min(self.retry_seconds * 2**job.retries, LONGEST_BACKOFF_SECONDS)
             job = replace(job, retry_at=self.store.clock() + backoff)
-            logger.warning("job {} failed ({}); starts again in {:.0f} s", job.job_id, error, backoff)
+            cause = (error or "no message").splitlines()[0]
+            logger.warning(
+                "job {} failed ({}); starts again in {:.0f} s, for the {}. of at most {} times",
+                job.job_id, cause, backoff, job.retries + 1, most,
+            )  # fmt: skip
         else:
             job = replace(job, ended=state.value)
         status = job.status()

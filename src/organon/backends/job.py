@@ -21,6 +21,7 @@ CHECKPOINT = "checkpoint.json"
 SPEC = "spec.json"
 CONFIG = "config.json"
 LOG = "logs.txt"
+TOLD = ("best", "stopped_early", "oom_halvings", "resumed_from_step")  # of a job's status, in the run's metadata
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Job:
     def write_run(self, workdir: Path, status: JobStatus) -> None:
         """Record the job's ``TrainingRun`` in ``workdir``, as it stands with ``status``; a line for ``logs.txt``."""
         metadata = {**self.metadata, "retries": self.retries}
+        metadata |= {name: status.extra[name] for name in TOLD if status.extra.get(name)}
         if status.error:
             metadata["error"] = status.error
         run = TrainingRun(

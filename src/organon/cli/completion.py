@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from organon.config.compose import VERB_SCHEMAS
 
-ACTIONS = {"cache": ("list", "stats", "verify", "clear", "prune")}
+ACTIONS = {"data": ("show", "stats"), "cache": ("list", "stats", "verify", "clear", "prune")}
 
 
 def main(arguments: Sequence[str], verbs: Sequence[str]) -> int:

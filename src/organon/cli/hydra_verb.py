@@ -80,8 +80,8 @@ def run_verb(
 
 
 def _take_flags(arguments: Sequence[str]) -> tuple[list[str], bool]:
-    """The arguments for Hydra, with ``--config-file`` turned into an experiment, and whether ``--json`` was there."""
-    rest = [a for a in arguments if a != "--json"]
+    """The arguments for Hydra, with our flags turned into overrides, and whether ``--json`` was there."""
+    rest = ["dry_run=true" if a == "--dry-run" else a for a in arguments if a != "--json"]
     path: str | None = "organon.yaml" if Path("organon.yaml").is_file() else None
     for i, argument in enumerate(rest):
         if argument == "--config-file":

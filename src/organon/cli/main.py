@@ -14,7 +14,10 @@ VERBS = {
     "run": "train, evaluate base and tuned model, compare, report",
     "train": "fine-tune only",
     "evaluate": "run a suite on a run of ours, a base model, or any model that Inspect knows",
+    "data": "show | stats: rows as the model will see them, how many tokens they have",
+    "model": "check: what a folder of weights is, whether it is sound, and whether it was trained",
     "cache": "list | stats | verify | clear | prune what the store holds",
+    "doctor": "what this machine can train, and what would help where it cannot",
 }
 USAGE = """\
 organon {version}: fine-tune language models, evaluate them with Inspect, compare. From one command line.
@@ -31,7 +34,7 @@ usage: organon VERB [group=name ...] [group.key=value ...] [flags]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; the exit code is 0 done, 1 failed, 2 the user's input, 130 interrupted."""
+    """Run one verb; the exit code is 0 done, 1 failed, 2 the user's input, 128 + n for signal n."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or os.environ.get("ORGANON_DEBUG") == "1"
     arguments = [a for a in arguments if a != "--debug"]
@@ -45,9 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command continues from the last checkpoint\n")
         return 130
-    except TerminatedError:
-        sys.stderr.write("terminated; the same command continues from the last checkpoint\n")
-        return 143
+    except TerminatedError as stopped:
+        sys.stderr.write(f"{stopped.text}\n")
+        return stopped.exit_code
     except BrokenPipeError:
         sys.stderr.close()
         return 0

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from organon.cli.hydra_verb import Invocation, run_verb
 from organon.cli.interrupts import run_async
+from organon.cli.plan import show_plan
 from organon.cli.progress import ProgressDisplay, configure_logging
 from organon.config.schema import RunConfig
 from organon.pipeline.run import Finished, run
@@ -26,6 +27,9 @@ def main(arguments: Sequence[str]) -> int:
 def one_point(config: RunConfig, invocation: Invocation) -> None:
     """One point: a run of its own folder and key."""
     config = in_sweep(config, invocation)
+    if config.dry_run:
+        show_plan(config, invocation, evaluates=True)
+        return
     with ProgressDisplay() as display:
         work = run(config, experiment=invocation.experiment, overrides=invocation.overrides, on_event=display)
         finished = run_async(work)

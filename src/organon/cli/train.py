@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from organon.cli.hydra_verb import Invocation, run_verb
 from organon.cli.interrupts import run_async
+from organon.cli.plan import show_plan
 from organon.cli.progress import ProgressDisplay, configure_logging
 from organon.cli.run import in_sweep
 from organon.config.schema import RunConfig
@@ -22,6 +23,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def one_point(config: RunConfig, invocation: Invocation) -> None:
     """Train one point, or take it from the store."""
+    if config.dry_run:
+        show_plan(in_sweep(config, invocation), invocation)
+        return
     with ProgressDisplay() as display:
         trained = run_async(train(in_sweep(config, invocation), on_event=display))
     result = {

@@ -8,9 +8,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+from organon.config.callbacks import check_callbacks, check_checkpoint_dir, normalise_callbacks
+from organon.config.check_adapter import check_adapter, check_needs_gpu, check_trained_in
+from organon.config.check_ranks import check_ranks, normalise_ranks
 from organon.config.devices import gpu_present
 from organon.config.instantiate import check_target
-from organon.config.schema import AdapterConfig, ModelConfig, RunConfig, TrainerConfig
+from organon.config.schema import DatasetConfig, ModelConfig, RunConfig, TrainerConfig
 from organon.errors import ConfigError, nearest
 from organon.redact import holds_secret
 
@@ -122,24 +125,6 @@ def check_model(model: ModelConfig) -> None:
         )
 
 
-def check_adapter(adapter: AdapterConfig) -> None:
-    """Refuse combinations of kind and quantisation that contradict each other."""
-    if adapter.kind == "qlora" and adapter.quantization == "none":
-        raise ConfigError(
-            "adapter.kind=qlora needs a quantised base",
-            code="CFG-058",
-            where="adapter.quantization",
-            fix="adapter=lora for an unquantised base, or adapter.quantization=nf4",
-        )
-    if adapter.kind != "qlora" and adapter.quantization != "none":
-        raise ConfigError(
-            f"adapter.kind={adapter.kind} trains on an unquantised base, got {adapter.quantization}",
-            code="CFG-058",
-            where="adapter.quantization",
-            fix="adapter=qlora, or adapter.quantization=none",
-        )
-
-
 def check_trainer(trainer: TrainerConfig) -> None:
     """Refuse batch sizes that do not divide and devices that are not there (CFG-058, CFG-060)."""
     if trainer.global_batch_size % trainer.micro_batch_size:
@@ -159,6 +144,50 @@ def check_trainer(trainer: TrainerConfig) -> None:
         )
 
 
+def check_method(config: RunConfig) -> None:
+    """Refuse a method on rows of another kind, and what DPO's reference, the base model, does not survive."""
+    method, dataset, adapter = config.method, config.dataset, config.adapter
+    if (method.type == "dpo") != (dataset.format == "preference"):
+        raise ConfigError(
+            f"method.type={method.type} cannot train on dataset.format={dataset.format}",
+            code="CFG-058",
+            where="method.type",
+            fix="dataset=preference, with rows {prompt, chosen, rejected}" if method.type == "dpo" else "method=dpo",
+        )
+    if dataset.format in ("text", "preference"):
+        _check_special_rows(dataset)
+    if method.type != "dpo":
+        return
+    for field, value, why, fix in (
+        ("kind", "full", "it changes", "adapter=lora"),
+        ("init", "pissa", "it takes apart", "adapter.init=default"),
+        ("init", "olora", "it takes apart", "adapter.init=default"),
+        ("bias", "all", "it changes", "adapter.bias=none"),
+        ("bias", "lora_only", "it changes", "adapter.bias=none"),
+    ):
+        if getattr(adapter, field) == value:
+            raise ConfigError(
+                f"adapter.{field}={value} with method=dpo: the reference is the base model, which {why}",
+                code="CFG-058",
+                where=f"adapter.{field}",
+                fix=fix,
+            )
+
+
+def _check_special_rows(dataset: DatasetConfig) -> None:
+    where = ""
+    if dataset.source.startswith("zoo:"):
+        where, cause, fix = "dataset.format", f"{dataset.source} makes rows of messages", "dataset.format=messages"
+    elif dataset.format == "text" and dataset.system_prompt is not None:
+        where, cause = "dataset.system_prompt", "raw text has no messages to put a system prompt before"
+        fix = "dataset.system_prompt=null"
+    elif dataset.loss_on not in {"text": ("all",), "preference": ("assistant",)}[dataset.format]:
+        where, cause = "dataset.loss_on", f"{dataset.loss_on} means nothing for rows of dataset.format={dataset.format}"
+        fix = f"dataset.loss_on={'all' if dataset.format == 'text' else 'assistant'}"
+    if where:
+        raise ConfigError(cause, code="CFG-058", where=where, fix=fix)
+
+
 def check_name(name: str | None) -> None:
     """Refuse a run name that is no plain folder name."""
     if name is not None and not re.fullmatch(r"[A-Za-z0-9_][\w.-]{0,99}", name):
@@ -176,6 +205,9 @@ def normalise(config: Any) -> None:
     if model.path and model.id == EMBEDDED_ID:
         # `model.path=/some/folder` on top of the default preset: nothing of that preset holds for the folder.
         model.id, model.context_length, model.name = None, None, Path(model.path).name or model.name
+    dataset = getattr(config, "dataset", None)
+    if dataset is not None and dataset.format == "text" and dataset.loss_on == "assistant":
+        dataset.loss_on = "all"  # the default elsewhere, and here what there is
     targets = adapter.target_modules
     if isinstance(targets, str) and targets != "all-linear":
         adapter.target_modules = [targets]
@@ -199,4 +231,12 @@ def check(config: Any) -> None:
     if isinstance(config, RunConfig):
         check_name(config.name)
         check_trainer(config.trainer)
+        check_ranks(config.trainer, config.adapter, config.optim)
+        normalise_ranks(config.trainer)
+        check_trained_in(config.adapter)
+        check_needs_gpu(config.adapter, config.optim, config.trainer)
+        check_method(config)
         check_target(config.backend, allowed=[*BACKEND_TARGETS, *config.allow_targets], where="backend")
+        check_callbacks(config.callbacks, config.adapter, config.trainer, config.allow_targets)
+        normalise_callbacks(config.callbacks, config.adapter, config.trainer)
+        check_checkpoint_dir(config.checkpoint_dir)

@@ -5,8 +5,51 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+
+NVIDIA_SMI_SECONDS = 20.0
+_GPU_FIELDS = ("index", "uuid", "name", "memory.total", "memory.free", "compute_cap", "driver_version")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU as its driver tells it. ``capability``: NVIDIA's compute capability, such as 8.0."""
+
+    name: str
+    memory_bytes: int
+    free_bytes: int
+    capability: float
+    driver: str
+
+    @property
+    def has_bf16(self) -> bool:
+        """Whether it computes in bfloat16: from Ampere on."""
+        return self.capability >= 8.0
+
+
+def visible_gpus(environ: Mapping[str, str] = os.environ) -> list[Gpu]:
+    """The NVIDIA GPUs that CUDA_VISIBLE_DEVICES leaves, as ``nvidia-smi`` tells them; none where it does not answer."""
+    command = ["nvidia-smi", f"--query-gpu={','.join(_GPU_FIELDS)}", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=NVIDIA_SMI_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    found = {}
+    for line in done.stdout.splitlines():
+        index, uuid, name, total, free, capability, driver = (part.strip() for part in line.split(","))
+        found[index, uuid] = Gpu(name, int(total) << 20, int(free) << 20, float(capability), driver)
+    return [gpu for (index, uuid), gpu in found.items() if _is_visible(index, uuid, environ)]
+
+
+def _is_visible(index: str, uuid: str, environ: Mapping[str, str]) -> bool:
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    return visible is None or any(
+        part.strip() == index or (part.strip() and uuid.startswith(part.strip())) for part in visible.split(",")
+    )
 
 
 def gpu_present() -> bool:

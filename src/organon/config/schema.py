@@ -164,7 +164,7 @@ class CallbacksConfig:
     early_stopping_metric: str = "val/loss"
     early_stopping_mode: str = field(default="min", metadata=limits(choices=("min", "max")))
     early_stopping_min_delta: float = field(default=0.0, metadata=limits(ge=0))
-    metrics: str | None = None  # the user's own metrics: `file.py:function` or `pkg.mod:function`
+    metrics: str | None = field(default=None, metadata=NOT_IN_KEY)  # the user's own: `file.py:function`, `pkg.mod:name`
     extra: list[Any] = field(default_factory=list)  # the user's own callbacks: `_target_` and arguments
 
 

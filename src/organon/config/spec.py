@@ -59,6 +59,8 @@ class TrainSpec:
     method: MethodConfig = field(default_factory=MethodConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     callbacks: CallbacksConfig = field(default_factory=CallbacksConfig)
+    code_digests: dict[str, str] = field(default_factory=dict)  # of the user's code, by config key: sha256:name
+    allow_targets: list[str] = field(default_factory=list, metadata=NOT_IN_KEY)  # what `callbacks.extra` may name
     logger: LoggerConfig = field(default_factory=LoggerConfig, metadata=NOT_IN_KEY)
     seed: int = 0
     suffix: str | None = None

@@ -25,6 +25,7 @@ def translate(error: BaseException, kind: type) -> OrganonError:
         or _missing_value(text)
         or _wrong_type(text)
         or _loop(error, text)
+        or _ambiguous(text)
         or _unparsable(error, text)
         or _bad_yaml(error, text)
         or ConfigError(text.strip().splitlines()[0] if text.strip() else repr(error), code="CFG-046")
@@ -65,6 +66,15 @@ def _unknown_key(text: str, kind: type) -> OrganonError | None:
     if not match:
         return None
     _, owner, full_key = match.groups()
+    parent, _, last = full_key.rpartition(".")
+    if get_origin(_hint_of(kind, parent)) is dict:
+        # Hydra adds names to a mapping on `+` alone; in a YAML file they need nothing.
+        return ConfigError(
+            f"{parent} takes names of your own, with a + in front",
+            code="CFG-046",
+            where=full_key,
+            fix=f"'+{parent}={{{last}: ...}}'",
+        )
     node = getattr(schema, owner, None) if owner else None
     allowed = [f.name for f in dataclasses.fields(node)] if node else allowed_keys(kind, full_key)
     return _no_such_key(full_key, allowed, text)
@@ -81,13 +91,19 @@ def _no_such_key(full_key: str, allowed: list[str], text: str) -> ConfigError:
 
 def allowed_keys(kind: type, full_key: str) -> list[str]:
     """The keys allowed beside ``full_key`` in the schema ``kind``; empty for an open group."""
+    here = _hint_of(kind, full_key.rpartition(".")[0])
+    return [f.name for f in dataclasses.fields(here)] if dataclasses.is_dataclass(here) else []
+
+
+def _hint_of(kind: type, key: str) -> Any:
+    """The type of what lies at ``key`` in the schema ``kind``; None if that says nothing about it."""
     here: Any = kind
-    for part in re.sub(r"\[\d+\]", "", full_key).split(".")[:-1]:
+    for part in re.sub(r"\[\d+\]", "", key).split(".") if key else []:
         hint = get_type_hints(here).get(part) if dataclasses.is_dataclass(here) else None
         if get_origin(hint) in (typing.Union, types.UnionType, list):
             hint = next((h for h in get_args(hint) if h is not type(None)), None)
         here = hint
-    return [f.name for f in dataclasses.fields(here)] if dataclasses.is_dataclass(here) else []
+    return here
 
 
 def _missing_value(text: str) -> OrganonError | None:
@@ -127,6 +143,20 @@ def _loop(error: BaseException, text: str) -> OrganonError | None:
     match = re.search(r"(Interpolation key '[^']+' not found|Unsupported interpolation type \S+)", text)
     key = re.search(r"full_key: (\S+)", text)
     return ConfigError(match.group(1), code="CFG-056", where=key.group(1) if key else "") if match else None
+
+
+def _ambiguous(text: str) -> OrganonError | None:
+    """``key=a,b`` without ``-m``: the shell has taken the quotes that would have made it text."""
+    match = re.search(r"Ambiguous value for argument '([^'=]+)=([^']*)'", text)
+    if not match:
+        return None
+    key, value = match.groups()
+    return ConfigError(
+        f"'{value}' is two values of a sweep, or one that lacks its quotes or brackets",
+        code="CFG-050",
+        where=key,
+        fix=f"'{key}=[{value}]' for a list, '{key}=\"{value}\"' for text (both kinds of quotes), -m for a sweep",
+    )
 
 
 def _unparsable(error: BaseException, text: str) -> OrganonError | None:

@@ -53,7 +53,7 @@ class Dataset:
         """
         import asyncio
 
-        def read() -> list[Row]:
+        def read() -> list[Mapping[str, Any]]:
             return list(read_rows(path, "messages", max_line_bytes=_SAVED_LINE_BYTES))
 
         return cls(await asyncio.to_thread(read))

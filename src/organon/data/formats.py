@@ -1,6 +1,8 @@
-"""Reading a data file as canonical rows: ``messages`` (JSON Lines) and ``instruct`` (JSON or JSON Lines).
+"""Reading a data file as canonical rows: JSON Lines, and for ``instruct`` also one JSON document.
 
 - ``messages``: one object per line, ``{"messages": [{"role", "content"}, ...]}``.
+- ``text``: one object per line, ``{"text"}``.
+- ``preference``: one object per line, ``{"prompt", "chosen", "rejected"}`` (see ``rows.py``).
 - ``instruct``: one object per line, ``{"input", "output"}`` or ``{"prompt", "completion"}``; or one JSON
   document ``{"train": [{"input", "output"}, ...], "validation": [...], "test": [...]}`` (a bare list is its
   ``train`` split). ``input`` becomes the user's message, ``output`` the assistant's; a non-empty
@@ -13,11 +15,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from organon.data import strict_json
+from organon.data.balance import Label, label_of
 from organon.data.files import (
     MAX_FILE_BYTES,
     MAX_LINE_BYTES,
@@ -27,12 +30,19 @@ from organon.data.files import (
     place,
 )
 from organon.data.messages import Row, check_row, check_text, kind_of, listing, quote
+from organon.data.rows import PREFERENCE_KEYS, check_preference_row, check_text_row
 from organon.errors import ConfigError, DataError, unknown
 
-FORMATS = ("messages", "instruct")
+FORMATS = ("messages", "instruct", "text", "preference")
 SPLITS = ("train", "validation", "test")
 MAX_DOCUMENT_BYTES = 256 * 2**20
 _INSTRUCT_KEYS = (("input", "output"), ("prompt", "completion"), ("instruction", "output"))
+# Of the formats whose rows are objects of fixed keys: those keys, and the check of a row.
+_CHECKS: dict[str, tuple[tuple[str, ...], Callable[[object, str], Mapping[str, Any]]]] = {
+    "messages": (("messages",), check_row),
+    "text": (("text",), check_text_row),
+    "preference": (PREFERENCE_KEYS, check_preference_row),
+}
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -44,6 +54,7 @@ class ReadReport:
     rejected: Counter[str] = field(default_factory=Counter)  # rows per error code
     blank: int = 0  # empty lines
     ignored_keys: Counter[str] = field(default_factory=Counter)  # rows per top-level key that was left out
+    labels: list[Label] = field(default_factory=list)  # of the used rows, where `label_key` asks for them
     notices: list[str] = field(default_factory=list)
     first_rejection: DataError | None = None
     source_sha256: str | None = None  # of the file's bytes, once all of it was read
@@ -57,20 +68,20 @@ class ReadReport:
         return self.rejected.total() / self.rows if self.rows else 0.0
 
 
-class RowReader(Iterator[Row]):
+class RowReader(Iterator[Mapping[str, Any]]):
     """The rows of one file, read once; ``report`` counts them and is final when the iteration ends."""
 
-    def __init__(self, rows: Iterator[Row], report: ReadReport) -> None:
+    def __init__(self, rows: Iterator[Mapping[str, Any]], report: ReadReport) -> None:
         self.report = report
         self._rows = rows
 
-    def __next__(self) -> Row:
+    def __next__(self) -> Mapping[str, Any]:
         return next(self._rows)
 
 
 def read_rows(
     source: str | os.PathLike[str],
-    format: Literal["messages", "instruct"] | str = "messages",  # noqa: A002  (the config's word)
+    format: Literal["messages", "instruct", "text", "preference"] | str = "messages",  # noqa: A002  (the config's word)
     *,
     split: str = "train",
     limit: int | None = None,
@@ -78,6 +89,7 @@ def read_rows(
     max_skipped_fraction: float = 0.1,
     input_key: str | None = None,
     output_key: str | None = None,
+    label_key: str | None = None,
     max_line_bytes: int = MAX_LINE_BYTES,
     max_file_bytes: int = MAX_FILE_BYTES,
     expected_sha256: str | None = None,
@@ -90,10 +102,11 @@ def read_rows(
         on_error: ``skip`` leaves bad rows out and counts them in ``report``; the end of the file raises if
             more than ``max_skipped_fraction`` of the rows were bad.
         input_key, output_key: names of the two ``instruct`` fields, where they are not the usual ones.
+        label_key: name of a field with each row's class, text or integer, which goes to ``report.labels``.
         expected_sha256: of the file's bytes, if it was hashed before.
 
     Raises:
-        DataError: DATA-001 to 018, 026, 027 and 028, each with file, line and field.
+        DataError: DATA-001 to 018, 026, 027, 028 and 030, each with file, line and field.
         SecurityError: SEC-025, the file is an archive.
         NotFoundError: an unknown format.
     """
@@ -103,7 +116,7 @@ def read_rows(
         raise ConfigError(f"on_error is {quote(on_error)}", code="CFG-058", fix="use raise or skip")
     file = SourceFile(source, max_bytes=max_file_bytes)
     keys = (input_key, output_key) if input_key and output_key else None
-    reader = _Reader(file, format, split, keys, on_error == "skip", max_line_bytes, expected_sha256)
+    reader = _Reader(file, format, split, keys, on_error == "skip", max_line_bytes, expected_sha256, label_key)
     return RowReader(reader.rows(limit, max_skipped_fraction), reader.report)
 
 
@@ -148,9 +161,10 @@ class _Reader:
     skip: bool
     max_line_bytes: int
     expected_sha256: str | None
+    label_key: str | None = None
     report: ReadReport = field(default_factory=ReadReport)
 
-    def rows(self, limit: int | None, max_skipped_fraction: float) -> Iterator[Row]:
+    def rows(self, limit: int | None, max_skipped_fraction: float) -> Iterator[Mapping[str, Any]]:
         with self.file:
             for where, item in self._items():
                 try:
@@ -257,16 +271,20 @@ class _Reader:
             fix = f'add "{self.split}": [{{"input": "...", "output": "..."}}, ...]'
         raise DataError(cause, code="DATA-015", where=where, fix=fix)
 
-    def _convert(self, item: Any, where: str) -> Row:
+    def _convert(self, item: Any, where: str) -> Mapping[str, Any]:
         if isinstance(item, DataError):
             raise item
-        if self.format == "messages":
-            row = check_row(item, where)
-            used: Iterable[str] = ("messages",)
-        else:
+        used: Iterable[str]
+        if self.format == "instruct":
+            row: Mapping[str, Any]
             row, used = _instruct_row(item, where, self.keys)
-        if len(item) > 1:
-            self.report.ignored_keys.update(key for key in item if key not in used)
+        else:
+            used, check = _CHECKS[self.format]
+            row = check(item, where)
+        if self.label_key is not None:
+            self.report.labels.append(label_of(item, self.label_key, where))
+        if len(item) > len(row):
+            self.report.ignored_keys.update(key for key in item if key not in used and key != self.label_key)
         return row
 
     def _reject(self, error: DataError) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from organon.errors import DataError
@@ -69,19 +69,8 @@ def check_row(row: object, where: str) -> Row:
         DataError: DATA-003 and DATA-015 (shape of the row), DATA-016 (roles), DATA-017 (nothing to learn),
             DATA-018 (type of a field), DATA-008 and DATA-009 (characters).
     """
-    messages = _message_list(row, where)
-    checked: list[Message] = []
-    previous = ""
-    for index, message in enumerate(messages):
-        checked.append(_check_message(message, index, previous, where))
-        previous = checked[-1]["role"]
-    if previous != "assistant":
-        raise DataError(
-            f"the last message is the {previous}'s: nothing to learn",
-            code="DATA-016",
-            where=f"{where} field messages[{len(checked) - 1}].role",
-            fix="end the row with the assistant's answer, or remove the row",
-        )
+    checked = check_turns(_message_list(row, where), where)
+    check_ends_with_assistant(checked, where)
     if not any(message.get("weight", 1) for message in checked if message["role"] == "assistant"):
         raise DataError(
             "every assistant message has weight 0: nothing to learn",
@@ -92,10 +81,74 @@ def check_row(row: object, where: str) -> Row:
     return {"messages": checked}
 
 
+def check_object(row: object, where: str, expected: str) -> dict[str, Any]:
+    """``row`` if it is an object without keys that would change what the model sees.
+
+    Raises:
+        DataError: DATA-003 (a list) or DATA-015 (another value), DATA-018 (``tools`` and the like).
+    """
+    if not isinstance(row, dict):
+        raise DataError(
+            f"the row is {kind_of(row)}, expected {expected}",
+            code="DATA-003" if isinstance(row, list) else "DATA-015",
+            where=where,
+            fix="write one object per line",
+        )
+    for key in _REFUSED_KEYS:
+        if row.get(key):
+            raise DataError(
+                f"`{key}` is not supported",
+                code="DATA-018",
+                where=f"{where} field {key}",
+                fix=f"write it into the system message as text, and remove `{key}`",
+            )
+    return row
+
+
+def check_list(messages: object, where: str, field: str) -> list[Any]:
+    """``messages`` if it is a list that is not empty. Raises DataError, DATA-015."""
+    if not isinstance(messages, list) or not messages:
+        cause = "is an empty list" if messages == [] else f"is {kind_of(messages)}, expected a list of messages"
+        raise DataError(
+            f"`{field}` {cause}",
+            code="DATA-015",
+            where=f"{where} field {field}",
+            fix='write [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]',
+        )
+    return messages
+
+
+def check_turns(messages: Iterable[object], where: str, field: str = "messages", *, after: str = "") -> list[Message]:
+    """Messages in canonical form, fresh copies, in an order of roles as ``check_row`` wants it.
+
+    ``field`` is where they stand in the row at ``where``; ``after`` is the role of the message before them.
+
+    Raises:
+        DataError: DATA-016, DATA-017, DATA-018, DATA-008, DATA-009, as ``check_row``.
+    """
+    checked: list[Message] = []
+    for index, message in enumerate(messages):
+        checked.append(_check_message(message, f"{field}[{index}]", after, where))
+        after = checked[-1]["role"]
+    return checked
+
+
+def check_ends_with_assistant(messages: Sequence[Message], where: str, field: str = "messages") -> None:
+    """Refuse messages whose last one is not the assistant's (DataError, DATA-016)."""
+    last = messages[-1]["role"]
+    if last != "assistant":
+        raise DataError(
+            f"the last message is the {last}'s: nothing to learn",
+            code="DATA-016",
+            where=f"{where} field {field}[{len(messages) - 1}].role",
+            fix="end the row with the assistant's answer, or remove the row",
+        )
+
+
 def check_text(value: object, where: str, field: str, *, of: str, may_be_empty: bool = False) -> str:
     """``value`` if it is a string a model can be trained on.
 
-    ``field`` is the path inside the row at ``where``; ``of`` is the role whose text it is.
+    ``field`` is the path inside the row at ``where``; ``of`` is the role whose text it is, or ``text`` for a raw one.
 
     Raises:
         DataError: DATA-018 (not a string), DATA-017 (empty), DATA-008 or DATA-009 (characters).
@@ -111,9 +164,9 @@ def check_text(value: object, where: str, field: str, *, of: str, may_be_empty: 
     if found:
         raise _unfit(found, f"{where} field {field}")
     if not may_be_empty and (not value or value.isspace()):
-        why = ": nothing to learn" if of == "assistant" else ""
+        why = ": nothing to learn" if of in ("assistant", "text") else ""
         raise DataError(
-            f"{of} message is empty{why}",
+            f"{of if of == 'text' else f'{of} message'} is empty{why}",
             code="DATA-017",
             where=f"{where} field {field}",
             fix="fill it in, or remove the " + ("message" if of == "system" else "row"),
@@ -164,41 +217,23 @@ def listing(names: Iterable[object]) -> str:
 
 
 def _message_list(row: object, where: str) -> list[Any]:
-    if not isinstance(row, dict):
+    found = check_object(row, where, "an object with `messages`")
+    messages = found.get("messages")
+    if "messages" not in found:
         raise DataError(
-            f"the row is {kind_of(row)}, expected an object with `messages`",
-            code="DATA-003" if isinstance(row, list) else "DATA-015",
-            where=where,
-            fix="write one object per line",
-        )
-    for key in _REFUSED_KEYS:
-        if row.get(key):
-            raise DataError(
-                f"`{key}` is not supported",
-                code="DATA-018",
-                where=f"{where} field {key}",
-                fix=f"write it into the system message as text, and remove `{key}`",
-            )
-    messages = row.get("messages")
-    if "messages" not in row:
-        raise DataError(
-            f"`messages` is missing; found keys {listing(row)}",
+            f"`messages` is missing; found keys {listing(found)}",
             code="DATA-015",
             where=where,
-            fix=_missing_messages_fix(row),
+            fix=_missing_messages_fix(found),
         )
-    if not isinstance(messages, list) or not messages:
-        cause = "is an empty list" if messages == [] else f"is {kind_of(messages)}, expected a list of messages"
-        raise DataError(
-            f"`messages` {cause}",
-            code="DATA-015",
-            where=f"{where} field messages",
-            fix='write [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]',
-        )
-    return messages
+    return check_list(messages, where, "messages")
 
 
 def _missing_messages_fix(row: Mapping[str, Any]) -> str:
+    if "chosen" in row and "rejected" in row:
+        return "dataset=preference method=dpo"
+    if isinstance(row.get("text"), str):
+        return "dataset.format=text"
     pairs = (("input", "output"), ("prompt", "completion"), ("instruction", "output"))
     if any(a in row and b in row for a, b in pairs) or isinstance(row.get("train"), list):
         return "dataset.format=instruct"
@@ -208,8 +243,7 @@ def _missing_messages_fix(row: Mapping[str, Any]) -> str:
     return f"rename {quote(close[0])} to `messages`" if close else "put the conversation under the key `messages`"
 
 
-def _check_message(message: object, index: int, previous: str, where: str) -> Message:
-    field = f"messages[{index}]"
+def _check_message(message: object, field: str, previous: str, where: str) -> Message:
     if not isinstance(message, dict):
         raise DataError(
             f"the message is {kind_of(message)}, expected an object with `role` and `content`",

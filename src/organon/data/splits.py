@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from organon.data.messages import canonical_line
+from organon.data.rows import answer_of, asked
 from organon.errors import DataError
 
 By = Literal["row", "prompt"]
@@ -31,7 +32,7 @@ class Repeats:
 
     rows: int
     duplicated: int  # rows that equal an earlier one
-    same_answer: int  # rows with the commonest last answer
+    same_answer: int  # rows with the commonest last (of two, the preferred) answer
 
     @property
     def duplicated_fraction(self) -> float:
@@ -120,7 +121,9 @@ def count_repeats(rows: Iterable[Mapping[str, Any]]) -> Repeats:
     for row in rows:
         total += 1
         keys.add(_key(row, "row"))
-        answers[_digest(row["messages"][-1]["content"])] += 1
+        answer = answer_of(row)
+        if answer is not None:
+            answers[_digest(answer)] += 1
     return Repeats(total, total - len(keys), max(answers.values(), default=0))
 
 
@@ -154,10 +157,7 @@ def repeats_warning(
 def _key(row: Mapping[str, Any], by: By) -> bytes:
     if by == "row":
         return _digest(canonical_line(row))
-    messages = [(m["role"], m["content"]) for m in row["messages"] if m["role"] != "system"]
-    if messages and messages[-1][0] == "assistant":
-        messages.pop()
-    return _digest(json.dumps(messages))
+    return _digest(json.dumps(asked(row)))
 
 
 def _digest(text: str) -> bytes:

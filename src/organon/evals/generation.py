@@ -14,6 +14,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
@@ -73,6 +74,7 @@ class LoadedBase:
 
     model: Any  # PreTrainedModel, or the PeftModel around it once an adapter was loaded
     tokenizer: Any
+    base: BaseModel | None = None  # what `model` is, for adapters to be compared with
     adapters: dict[str, str] = field(default_factory=dict)  # folder -> peft's name, least recently used first
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _batchers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Batcher[Prompt, Answer]] = field(
@@ -166,9 +168,9 @@ class LoadedBase:
             self.model.delete_adapter(self.adapters.pop(oldest))
 
     def _load_adapter(self, folder: str, name: str) -> None:
-        from organon.models.load import attach_adapter
+        from organon.models.adapters import attach_adapter
 
-        self.model = attach_adapter(self.model, folder, name)
+        self.model = attach_adapter(self.model, folder, name, base=self.base)
         self.model.eval()
 
 
@@ -177,9 +179,15 @@ _failed: dict[str, Exception] = {}
 _loading = threading.Lock()
 
 
-async def loaded_base(base: BaseModel, device: str | None = None) -> LoadedBase:
-    """The one copy of ``base`` on ``device`` in this process; loaded, in a thread, at the first call."""
-    key = canonical({"base": identity(base), "device": device})
+async def loaded_base(base: BaseModel, device: str | None = None, adapter: str | None = None) -> LoadedBase:
+    """The one copy of ``base`` on ``device`` in this process; loaded, in a thread, at the first call.
+
+    ``adapter``: the folder of the adapter to come; one that changes the base itself gets a copy of its own.
+    """
+    from organon.models.adapter_files import changes_base
+
+    own = adapter if adapter is not None and changes_base(Path(adapter)) else None
+    key = canonical({"base": identity(base), "device": device, "own": own})
     found = _loaded.get(key)
     return found if found is not None else await asyncio.to_thread(_load_once, key, base, device)
 
@@ -210,7 +218,7 @@ def _load(base: BaseModel, device: str | None) -> LoadedBase:
     logger.info("loading {} for evaluation", base.name)
     model = load_base(base, device=device)
     model.eval()
-    return LoadedBase(model, load_tokenizer(base))
+    return LoadedBase(model, load_tokenizer(base), base)
 
 
 def _greedy_config(model: Any, pad: int, max_new_tokens: int) -> Any:

@@ -81,7 +81,7 @@ class OrganonAPI(ModelAPI):  # type: ignore[misc]  # mypy does not follow inspec
         the model's context does not hold.
         """
         _check_supported(tools, config)
-        base = await loaded_base(self.target.base, self.device)
+        base = await loaded_base(self.target.base, self.device, self.target.adapter)
         prompts = self._prompts(base, input, config)
         answers = await asyncio.gather(*(base.answer(p, self.batch_size) for p in prompts))
         limited: StopReason = "max_tokens" if prompts[0].max_new_tokens == _max_tokens(config) else "model_length"
@@ -152,7 +152,7 @@ class OrganonAPI(ModelAPI):  # type: ignore[misc]  # mypy does not follow inspec
 
     async def count_text_tokens(self, text: str) -> int:
         """By the model's own tokenizer; Inspect's default downloads one."""
-        base = await loaded_base(self.target.base, self.device)
+        base = await loaded_base(self.target.base, self.device, self.target.adapter)
         return len(base.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

@@ -152,11 +152,14 @@ def _split_quantization(name: str, known: list[str]) -> tuple[str, str]:
 def _local_target(checkpoint: Checkpoint, run_folder: Path) -> Target:
     if checkpoint.base is None or checkpoint.folder is None:
         raise EvaluationError(
-            "the checkpoint names no base model or no folder", code="EVAL-CHECKPOINT", where=str(run_folder)
+            "the checkpoint names no base model or no folder",
+            code="EVAL-CHECKPOINT",
+            where=str(run_folder),
+            fix="train it without callbacks.epochs_to_save=none, which keeps no weights",
         )
     folder = str((run_folder / checkpoint.folder).absolute())
-    if checkpoint.kind == "adapter":
-        return Target(checkpoint.base, folder, checkpoint.system_prompt)
+    if checkpoint.kind == "adapter":  # a merged model beside it is for others: the adapter was trained on this base
+        return Target(checkpoint.base, str(Path(folder, checkpoint.adapter or "")), checkpoint.system_prompt)
     digest = sha256_text(canonical({"base": identity(checkpoint.base), "full": folder}))
     full = dataclasses.replace(
         checkpoint.base, digest=digest, folder=folder, hub_id=None, revision=None, quantization="none"

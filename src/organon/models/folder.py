@@ -15,6 +15,7 @@ from organon.config.schema import AdapterConfig, ModelConfig
 from organon.config.spec import BaseModel
 from organon.errors import ConfigError, SecurityError, UserError
 from organon.models import hub
+from organon.models.template import from_prompt_template
 
 EMBEDDED_ID = "organon/tiny"
 EMBEDDED_FOLDER = Path(__file__).resolve().parents[1] / "embedded" / "tiny"
@@ -62,11 +63,11 @@ def resolve_base(
 
     Raises:
         ConfigError: CFG-057 (no model named), CFG-064 (no such model, or not a model), CFG-058
-            (``max_length``, or a chat template is missing).
+            (``max_length``, ``prompt_template``, or a chat template is missing).
         SecurityError: SEC-065 (pickle weights), SEC-074 (the model brings code).
         UserError: CFG-064, the hub is needed and out of reach, or wants a login.
     """
-    template = _named_template(model.chat_template)
+    template = _named_template(model)
     folder = _local_folder(model)
     if folder is not None:
         check_folder(folder, trust_remote_code=model.trust_remote_code, has_template=template is not None)
@@ -104,6 +105,15 @@ def model_folder(base: BaseModel) -> Path | None:
     return snapshot if (snapshot / "config.json").exists() else None
 
 
+def public_name(base: BaseModel) -> str:
+    """The base model's name in files that may be passed on: never a path of this machine."""
+    if base.hub_id is not None:
+        return base.hub_id
+    if base.folder is not None and Path(base.folder) == EMBEDDED_FOLDER:
+        return EMBEDDED_ID
+    return f"local/sha256-{base.digest[:16]}"
+
+
 def context_length(base: BaseModel) -> int | None:
     """The longest sequence (tokens) that the model was made for, from its config; None if it does not say."""
     return _config_number(base, "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
@@ -128,7 +138,7 @@ def _config_number(base: BaseModel, *names: str) -> int | None:
 def is_complete(base: BaseModel) -> bool:
     """Whether all files of ``base`` are on this machine, so that loading it needs no network."""
     folder = model_folder(base)
-    return folder is not None and bool(_weights(folder)) and all(file.is_file() for file in _weights(folder))
+    return folder is not None and bool(weight_files(folder)) and all(file.is_file() for file in weight_files(folder))
 
 
 def ensure_available(base: BaseModel, *, offline: bool = False) -> None:
@@ -168,6 +178,14 @@ def check_folder(folder: Path, *, trust_remote_code: bool, has_template: bool, w
             where=where,
             fix="name the folder that `save_pretrained` or `hf download` wrote, with config.json and *.safetensors",
         )
+    if (folder / "adapter_config.json").is_file():
+        # transformers 5 loads both, so that an adapter that is merged already would count twice.
+        raise ConfigError(
+            "holds a model and an adapter, which transformers would put onto it",
+            code="CFG-064",
+            where=where,
+            fix="move adapter_config.json and adapter_model.safetensors into a folder of their own (adapter_weights/)",
+        )
     if weights:
         _check_weights(folder, where)
     if not any((folder / name).is_file() for name in _TOKENIZERS):
@@ -184,7 +202,8 @@ def check_folder(folder: Path, *, trust_remote_code: bool, has_template: bool, w
             "the model has no chat template, so messages cannot be written as it expects them",
             code="CFG-064",
             where=where,
-            fix="model.chat_template=path.jinja (a Jinja file; the instruct model of the same family has one)",
+            fix="model.chat_template=path.jinja (a Jinja file; the instruct model of the same family has one), or "
+            "model.prompt_template, a text around {input}",
         )
 
 
@@ -223,7 +242,18 @@ def _local_folder(model: ModelConfig) -> Path | None:
     return EMBEDDED_FOLDER if model.id == EMBEDDED_ID else None
 
 
-def _named_template(path: str | None) -> str | None:
+def _named_template(model: ModelConfig) -> str | None:
+    """The text of the chat template that the config names or whose prompt template it gives; None for neither."""
+    path = model.chat_template
+    if model.prompt_template is not None:
+        if path is not None:
+            raise ConfigError(
+                "a prompt template and a chat template are both given; each says how messages are written",
+                code="CFG-058",
+                where="model.prompt_template",
+                fix="keep one: model.chat_template=null, or model.prompt_template=null",
+            )
+        return from_prompt_template(model.prompt_template)
     if path is None:
         return None
     try:
@@ -250,7 +280,7 @@ def _check_length(base: BaseModel, max_length: int, configured: int | None) -> N
             )
 
 
-def _weights(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """The files that hold the weights: those the index lists, if there is one."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
@@ -259,7 +289,7 @@ def _weights(folder: Path) -> list[Path]:
 
 
 def _check_weights(folder: Path, where: str) -> None:
-    files = _weights(folder)
+    files = weight_files(folder)
     if not files:
         raise _no_safetensors(folder, where)
     missing = [file.name for file in files if not file.is_file()]

@@ -14,6 +14,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from organon.backends.lightning.workdir import Workdir
 from organon.config.schema import RunConfig
 from organon.config.spec import to_dict
 from organon.evals.compare import compare_results
@@ -139,9 +140,17 @@ def training_summary(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]
         "val_loss": validation[-1] if validation else None,
         "steps": told.get("step"),
         **{name: told.get(name) for name in ("epochs", "tokens", "tokens_per_second", "peak_memory_bytes", "device")},
-        "resumed_from_step": told.get("resumed_from_step"),
+        **{name: told.get(name) for name in ("resumed_from_step", "best", "stopped_early")},
+        "oom_halvings": told.get("oom_halvings") or None,
+        "restarts": _restarts(folder) or None,
     }
     return {name: value for name, value in summary.items() if value is not None}
+
+
+def _restarts(folder: Path) -> int:
+    """How often the job was started again without being asked."""
+    run = folder / "training_run.json"
+    return int(json.loads(run.read_text())["metadata"].get("retries") or 0) if run.is_file() else 0
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -154,10 +163,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def _link_training(source: Path, folder: Path) -> dict[str, Any]:
     """Checkpoints, metrics and log of the training, in the run's folder as well."""
     checkpoints = []
-    for epoch in sorted(source.glob("epoch_*"), key=lambda p: int(p.name.rpartition("_")[2])):
-        for file in _files(epoch):
-            _link(file, folder / epoch.name / file.relative_to(epoch))
-        checkpoints.append(epoch.name)
+    for weights in Workdir(source).weights():
+        for file in _files(weights):
+            _link(file, folder / weights.name / file.relative_to(weights))
+        checkpoints.append(weights.name)
     for name in COPIED:
         if (source / name).is_file():
             _link(source / name, folder / name)

@@ -14,11 +14,14 @@ from organon.backends.base import Backend
 from organon.config.check import BACKEND_TARGETS
 from organon.config.instantiate import instantiate
 from organon.config.paths import expand
-from organon.config.schema import DatasetConfig, RunConfig
+from organon.config.schema import CallbacksConfig, DatasetConfig, MethodConfig, RunConfig
 from organon.config.spec import BaseModel, TrainSpec
-from organon.data.dataset import Dataset
-from organon.data.formats import document_splits, read_rows
+from organon.config.user_code import locate
+from organon.data.balance import Label, balance
+from organon.data.formats import RowReader, document_splits, read_rows
+from organon.data.rows import add_system_prompt, kind_of_row
 from organon.data.splits import check_overlap, repeats_warning, split_rows
+from organon.errors import ConfigError
 from organon.models.folder import resolve_base
 from organon.store.store import Store
 from organon.zoo.registry import generate
@@ -71,6 +74,9 @@ def resolve(
         DataError: a file, row or field is wrong; nothing has been spent.
         ConfigError: the model cannot be found or does not fit the dataset.
     """
+    method, recipe_digest = _recipe(config.method)
+    callbacks, callback_digests = _own_code(config.callbacks)
+    _check_kinds([*(rows or ()), *validation_rows], method)
     base = open_base(config, store, backend)
     if rows is None:
         train_rows, held_rows = load_rows(config.dataset)
@@ -88,10 +94,12 @@ def resolve(
         dataset=config.dataset,
         adapter=config.adapter,
         optim=config.optim,
-        method=config.method,
+        method=method,
         store=str(store.root),
         trainer=config.trainer,
-        callbacks=config.callbacks,
+        callbacks=callbacks,
+        code_digests=recipe_digest | callback_digests,
+        allow_targets=config.allow_targets,
         logger=config.logger,
         seed=config.seed,
         suffix=suffix,
@@ -123,7 +131,7 @@ def load_rows(dataset: DatasetConfig) -> tuple[list[Row], list[Row]]:
     Raises:
         DataError: as the readers do; DATA-021 for rows in both splits.
     """
-    rows = _read(dataset, dataset.source, "train")
+    rows, classes = _read_labelled(dataset)
     if dataset.validation_source is not None:
         validation = _read(dataset, dataset.validation_source, "validation")
         check_overlap(rows, validation)
@@ -132,6 +140,8 @@ def load_rows(dataset: DatasetConfig) -> tuple[list[Row], list[Row]]:
         check_overlap(rows, validation)
     else:
         rows, validation = split_rows(rows, dataset.validation_fraction, dataset.split_seed)
+    if classes:
+        rows = _balanced(rows, classes, dataset)
     warning = repeats_warning(rows, where=dataset.source)
     if warning:
         logger.warning("{}", warning)
@@ -144,8 +154,35 @@ def _read(dataset: DatasetConfig, source: str, split: str) -> list[Row]:
     if source.startswith("zoo:"):
         rows = generate(source.removeprefix("zoo:"), **dataset.arguments)
         return [dict(row) for row in rows[: dataset.limit]]
+    return [dict(row) for row in _reader(dataset, source, split)]
+
+
+def _read_labelled(dataset: DatasetConfig) -> tuple[list[Row], dict[int, Label]]:
+    """The training rows, and where they are to be balanced the class of each, by the row's `id()`."""
+    if dataset.balance_by is None:
+        return _read(dataset, dataset.source, "train"), {}
+    if dataset.source.startswith("zoo:"):
+        raise ConfigError(
+            f"{dataset.source} makes rows without classes",
+            code="CFG-058",
+            where="dataset.balance_by",
+            fix="dataset.balance_by=null, or a file as dataset.source",
+        )
+    reader = _reader(dataset, dataset.source, "train", label_key=dataset.balance_by)
+    rows = [dict(row) for row in reader]
+    return rows, {id(row): label for row, label in zip(rows, reader.report.labels, strict=True)}
+
+
+def _balanced(rows: list[Row], classes: dict[int, Label], dataset: DatasetConfig) -> list[Row]:
+    """The training rows with their classes within the ratio; the validation rows stay as they came."""
+    made = balance(rows, lambda row: classes[id(row)], dataset.balance_ratio, dataset.split_seed, where=dataset.source)
+    logger.info("{}: balanced by {}: {}", dataset.source, dataset.balance_by, made)
+    return made.rows
+
+
+def _reader(dataset: DatasetConfig, source: str, split: str, label_key: str | None = None) -> RowReader:
     path = expand(source, "dataset.source")
-    reader = read_rows(
+    return read_rows(
         path,
         dataset.format,
         split=split if split in _splits(dataset, path) else "train",
@@ -154,8 +191,8 @@ def _read(dataset: DatasetConfig, source: str, split: str) -> list[Row]:
         max_skipped_fraction=dataset.max_skipped_fraction,
         input_key=dataset.input_key,
         output_key=dataset.output_key,
+        label_key=label_key,
     )
-    return [dict(row) for row in reader]
 
 
 def _splits(dataset: DatasetConfig, path: Path) -> list[str]:
@@ -170,4 +207,39 @@ def _has_own_validation(dataset: DatasetConfig) -> bool:
 
 
 def _with_system_prompt(rows: Sequence[Row], text: str) -> list[Row]:
-    return Dataset(rows).with_system_prompt(text).to_openai_format()
+    return [add_system_prompt(row, text, f"rows[{index}]") for index, row in enumerate(rows)]
+
+
+def _check_kinds(rows: Sequence[Row], method: MethodConfig) -> None:
+    """Refuse given rows that the method cannot train on; those of a file are refused by their format."""
+    wanted = ("preference",) if method.type == "dpo" else ("messages", "text")
+    for index, row in enumerate(rows):
+        if kind_of_row(row) not in wanted:
+            raise ConfigError(
+                f"method.type={method.type} cannot train on rows of {kind_of_row(row)} (rows[{index}])",
+                code="CFG-058",
+                where="method.type",
+                fix="give rows {prompt, chosen, rejected}" if method.type == "dpo" else "method=dpo",
+            )
+
+
+def _recipe(method: MethodConfig) -> tuple[MethodConfig, dict[str, str]]:
+    """The method with its recipe named as the worker finds it, and the recipe's digest. None of it is run here."""
+    if method.recipe is None:
+        return method, {}
+    code = locate(method.recipe, "method.recipe")
+    return dataclasses.replace(method, recipe=code.reference), {"method.recipe": f"{code.digest}:{code.name}"}
+
+
+def _own_code(callbacks: CallbacksConfig) -> tuple[CallbacksConfig, dict[str, str]]:
+    """The user's metrics named as the worker finds them, and by config key the digests of all code of theirs."""
+    digests = {}
+    if callbacks.metrics is not None:
+        code = locate(callbacks.metrics, "callbacks.metrics")
+        callbacks = dataclasses.replace(callbacks, metrics=code.reference)
+        digests["callbacks.metrics"] = f"{code.digest}:{code.name}"
+    for number, extra in enumerate(callbacks.extra):
+        module, _, name = str(extra["_target_"]).rpartition(".")
+        code = locate(f"{module}:{name}", f"callbacks.extra[{number}]._target_")
+        digests[f"callbacks.extra[{number}]"] = f"{code.digest}:{code.name}"
+    return callbacks, digests

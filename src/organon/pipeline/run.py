@@ -14,6 +14,7 @@ from loguru import logger
 
 from organon.backends.base import JobState
 from organon.backends.fake import FakeBackend
+from organon.config.callbacks import keeps_none
 from organon.config.schema import RunConfig
 from organon.config.spec import from_dict
 from organon.errors import ConfigError, OrganonError, StoreError
@@ -80,6 +81,13 @@ async def run(
 def make_plan(config: RunConfig, experiment: str | None = None) -> Plan:
     """Resolve suite, data and model; nothing is trained or evaluated."""
     tasks = resolve_suite(config.eval) if config.eval.tasks else []
+    if tasks and keeps_none(config.callbacks):
+        raise ConfigError(
+            "no weights are kept, so there is nothing to evaluate",
+            code="CFG-058",
+            where="callbacks.epochs_to_save",
+            fix="eval=none, or keep the best ones with callbacks.best_metric=val/loss",
+        )
     prepared = prepare(config)
     if tasks and prepared.backend.name == FakeBackend.name:
         raise ConfigError(

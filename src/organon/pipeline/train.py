@@ -12,6 +12,7 @@ from organon.backends.cached import CachedBackend
 from organon.backends.training_run import TrainingRun
 from organon.config.schema import RunConfig
 from organon.config.spec import TrainSpec
+from organon.pipeline.checkpoint_dir import check_backend, check_place, checkpoint_place, copy_checkpoints
 from organon.pipeline.events import OnEvent, ignore
 from organon.pipeline.resolve import open_backend, open_store, resolve
 from organon.report.names import run_name
@@ -26,6 +27,7 @@ class Prepared:
     key: str
     backend: CachedBackend
     store: Store
+    checkpoint_dir: str | None = None  # where the folders of weights are wanted besides the store; with `{name}`
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,12 @@ class Trained:
 def prepare(config: RunConfig) -> Prepared:
     """Read and check everything that costs nothing, and name the training by its key."""
     store = open_store(config)
-    backend = CachedBackend(open_backend(config), store)
+    backend = CachedBackend(open_backend(config), store, max_restarts=config.trainer.max_restarts)
+    check_backend(config.checkpoint_dir, backend)
     spec = resolve(config, store, backend.backend)
     key = backend.key(spec)
-    return Prepared(dataclasses.replace(spec, name=config.name or run_name(key)), key, backend, store)
+    named = dataclasses.replace(spec, name=config.name or run_name(key))
+    return Prepared(named, key, backend, store, config.checkpoint_dir)
 
 
 async def train(config: RunConfig, *, on_event: OnEvent = ignore) -> Trained:
@@ -59,8 +63,11 @@ async def train(config: RunConfig, *, on_event: OnEvent = ignore) -> Trained:
 
 async def train_prepared(prepared: Prepared, *, on_event: OnEvent = ignore) -> Trained:
     """Submit the spec and follow the job; an interrupt cancels it after a checkpoint."""
-    run = await prepared.backend.submit_run(prepared.spec)
     folder = prepared.store.place("runs", prepared.key)
+    copies = checkpoint_place(prepared.checkpoint_dir, prepared.spec.name)
+    if copies:
+        check_place(copies, folder)
+    run = await prepared.backend.submit_run(prepared.spec)
     if run.cached and prepared.spec.logger.wandb and not (folder / "logs" / "wandb").exists():
         on_event("note", text="note: this training is from the store and was made without wandb; nothing is sent now")
     if not run.cached:
@@ -71,6 +78,9 @@ async def train_prepared(prepared: Prepared, *, on_event: OnEvent = ignore) -> T
         on_event("note", text="stopping after a checkpoint ...")
         await run.cancel()
         raise
+    if copies:
+        await asyncio.to_thread(copy_checkpoints, folder, copies)
+        on_event("note", text=f"checkpoints in {copies}")
     return Trained(prepared.spec, prepared.key, run, folder)
 
 

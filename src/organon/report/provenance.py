@@ -55,7 +55,7 @@ def collect(
         **extra,
     }
     return {
-        **_each_text(redact_tree(facts), _anonymous),
+        **_each_text(redact_tree(facts), anonymous),
         "git": _git(cwd or Path.cwd()),
         "versions": {name: packages[name] for name in DECISIVE if name in packages},
         "packages": packages,
@@ -104,7 +104,7 @@ def _git(cwd: Path) -> dict[str, Any]:
     return {
         "commit": commit.decode().strip(),
         "dirty": bool(status),
-        "untracked": [_anonymous(redact(name)) for name in untracked[:MAX_UNTRACKED]],
+        "untracked": [anonymous(redact(name)) for name in untracked[:MAX_UNTRACKED]],
         "diff": None if diff is None else _without_home(redact(diff.decode(errors="replace"))),
         "diff_truncated": not whole,
     }
@@ -134,7 +134,7 @@ def _git_output(cwd: Path, *arguments: str) -> bytes | None:
     return output if process.returncode == 0 or len(output) > MAX_DIFF_BYTES else None
 
 
-def _anonymous(text: str) -> str:
+def anonymous(text: str) -> str:
     """``text`` without the home folder, the host's name, and the user's where it is part of a path."""
     text = _without_home(text)
     for host in _host_names():

@@ -79,8 +79,16 @@ def training_facts(record: RunRecord) -> Facts:
         ("time", _times(record.timings)),
         ("peak memory", _value(train.get("peak_memory_bytes"), size)),
         ("device", str(train.get("device") or "")),
+        ("best checkpoint", _best(train.get("best"))),
+        ("stopped early", str(train.get("stopped_early") or "")),
+        ("micro-batch halved for want of memory", _value(train.get("oom_halvings"), count)),
+        ("restarted after a kill", _value(train.get("restarts"), count)),
     ]
     return [(label, value) for label, value in facts if value]
+
+
+def _best(best: Mapping[str, Any] | None) -> str:
+    return f"{best['metric']} {number(best['value'])} at step {count(best['step'])}" if best else ""
 
 
 def provenance_facts(record: RunRecord, provenance: Mapping[str, Any]) -> Facts:

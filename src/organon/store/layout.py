@@ -2,6 +2,7 @@
 
 datasets/{hash}.jsonl                   runs/{key}/            file_ids/{backend}/{hash}.json
 evals/{model id}/{suite key}/           model_ids/{key}.json   staging/ locks/ quarantine/ store.db
+tokens/{key}/
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from organon.errors import unknown
 from organon.store.files import TEMPORARY
 from organon.store.keys import sha256_text
 
-FolderKind = Literal["runs", "evals"]
+FolderKind = Literal["runs", "evals", "tokens"]
 Ident = str | tuple[str, ...]
 PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-~")
 LONGEST_NAME = 120  # bytes; file systems allow 255, and suffixes are added
@@ -34,6 +35,7 @@ SHAPES: dict[str, Shape] = {
     "datasets": Shape(1, ".jsonl"),
     "runs": Shape(1),
     "evals": Shape(2),
+    "tokens": Shape(1),
     "file_ids": Shape(2, ".json", frozenset({"file", "backend"})),
     "model_ids": Shape(1, ".json", frozenset({"model", "backend"})),
 }

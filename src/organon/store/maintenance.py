@@ -18,7 +18,7 @@ from organon.store.manifest import Damaged
 from organon.store.rows import EntryRow
 from organon.store.store import Store
 
-PRUNED_KINDS = ("runs", "evals", "datasets")  # links are tiny and stand for money
+PRUNED_KINDS = ("runs", "evals", "datasets", "tokens")  # links are tiny and stand for money
 KEEP = "keep"  # the label of entries that are never pruned
 
 
@@ -56,7 +56,7 @@ class Removal:
 
 
 def list_entries(store: Store, kind: str | None = None, model: str | None = None) -> list[EntryRow]:
-    """The entries of a kind (``datasets runs evals file_ids model_ids``) and of a model, oldest use first.
+    """The entries of a kind (``datasets runs evals tokens file_ids model_ids``) and of a model, oldest use first.
 
     An entry is of ``model`` if that is the model evaluated, its ``model`` label, or the run's own key, with
     or without ``organon/`` before it.
@@ -164,8 +164,9 @@ def _remove_one(store: Store, row: EntryRow) -> None:
 
 
 def _in_use(store: Store, row: EntryRow) -> bool:
-    """Whether somebody holds its lock. A dataset is also in use while any run is: it may be that run's."""
-    if row.kind == "datasets" and any(holder(path) for path in (store.root / "locks" / "runs").glob("*.lock")):
+    """Whether somebody holds its lock. A dataset and its tokens are also in use while any run is: it may need them."""
+    needed_by_runs = row.kind in ("datasets", "tokens")
+    if needed_by_runs and any(holder(path) for path in (store.root / "locks" / "runs").glob("*.lock")):
         return True
     return store.holder(row.kind, row.ident) is not None
 
@@ -176,7 +177,7 @@ def _leftovers(store: Store, stale_seconds: float | None, quarantine: bool) -> I
     if stale_seconds is None:
         return
     limit = time.time() - stale_seconds
-    unfinished = [("runs", "staging/runs/*"), ("evals", "staging/evals/*/*")]
+    unfinished = [("runs", "staging/runs/*"), ("evals", "staging/evals/*/*"), ("tokens", "staging/tokens/*")]
     for kind, pattern in unfinished:
         for folder in sorted(store.root.glob(pattern)):
             lock = store.root / "locks" / kind / folder.relative_to(store.root / "staging" / kind)

@@ -48,7 +48,14 @@ from organon.store.rows import EntryRow, FailureRow, row_of
 
 __all__ = ["Entry", "LockBusy", "LockInfo", "Store", "write_atomic"]
 
-LEVELS = {"datasets": "dataset", "file_ids": "dataset", "runs": "train", "model_ids": "train", "evals": "eval"}
+LEVELS = {
+    "datasets": "dataset",
+    "file_ids": "dataset",
+    "tokens": "tokens",
+    "runs": "train",
+    "model_ids": "train",
+    "evals": "eval",
+}
 
 
 @dataclass(frozen=True)
@@ -151,7 +158,7 @@ class Store:
         record = intact_record(self.index, path)
         return None if record is None else row_of(self.root, path, record)
 
-    # -- folders: runs and evals --------------------------------------------------------------------
+    # -- folders: runs, evals and tokens --------------------------------------------------------------------
 
     def staging(self, kind: FolderKind, ident: Ident) -> Path:
         """The entry's own folder for work in progress. It survives crashes: what is in it can be resumed."""

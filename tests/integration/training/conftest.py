@@ -7,6 +7,10 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
+import subprocess
+import threading
+import time
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from typing import Any
 import pytest
 
 from organon.backends.lightning.compute import versions
+from organon.backends.lightning.launch import Place, log_name
 from organon.backends.lightning.workdir import Workdir
 from organon.config.schema import (
     AdapterConfig,
@@ -130,6 +135,7 @@ class Lab:
             base=resolve_base(base, groups["adapter"]),
             dataset_hash=train[0],
             dataset_path=train[1],
+            store=str(self.data / "store"),
             validation_hash=held[0] if held else None,
             validation_path=held[1] if held else None,
             model=base,
@@ -153,7 +159,8 @@ class Lab:
         (workdir / "spec.json").write_text(json.dumps(to_dict(spec)))
         (workdir / "job.json").write_text(json.dumps({"job_id": f"lightning-{KEY[:16]}", "key": KEY}))
         process = self.context.Process(
-            target=run_worker, args=(str(workdir), {"ORGANON_KILL_AT": kill_at, **environment})
+            target=run_worker,
+            args=(str(workdir), {"ORGANON_KILL_AT": kill_at, "ORGANON_NO_MEMORY_AT": "", **environment}),
         )
         process.start()
         return process
@@ -173,6 +180,7 @@ class Lab:
 
     def spawn(self, place: Workdir, lock: int, environment: dict[str, str]) -> Forked:
         """Stands for the backend's ``_spawn``: the same worker, forked."""
+        environment = {"ORGANON_KILL_AT": "", "ORGANON_NO_MEMORY_AT": "", **environment}  # not those of the server
         process = self.context.Process(target=run_worker, args=(str(place.path), environment, Descriptor(lock)))
         process.start()
         return Forked(process)
@@ -252,6 +260,52 @@ def run_worker(workdir: str, environment: dict[str, str], lock: int | None = Non
     log = os.open(Path(workdir) / "logs.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    from organon.backends.lightning import launch, worker
+
+    launch.spawn = fork_rank
+    os._exit(worker.main([workdir] if lock is None else [workdir, str(lock)]))
+
+
+def fork_rank(workdir: Workdir, place: Place, environment: dict[str, str]) -> ForkedRank:
+    """Stands for ``launch.spawn``: another rank, forked from a worker that has not computed anything yet."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(reading)
+        return ForkedRank(pid, writing)
+    os.environ.update(environment)
+    log = os.open(workdir.path / log_name(place.rank), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for source, target in ((reading, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    os.close(writing)
     from organon.backends.lightning import worker
 
-    os._exit(worker.main([workdir] if lock is None else [workdir, str(lock)]))
+    os._exit(worker.main([str(workdir.path), "--rank"]))
+
+
+class ForkedRank:
+    """A forked rank, as ``subprocess.Popen`` would present it; ``pipe`` is open as long as rank 0 lives."""
+
+    def __init__(self, pid: int, pipe: int) -> None:
+        self.pid, self.stdin = pid, os.fdopen(pipe, "wb")
+        self._code: int | None = None
+        self._lock = threading.Lock()
+
+    def poll(self) -> int | None:
+        with self._lock:
+            if self._code is None:
+                ended, status = os.waitpid(self.pid, os.WNOHANG)
+                self._code = os.waitstatus_to_exitcode(status) if ended else None
+            return self._code
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self, timeout: float | None = None) -> int:
+        until = None if timeout is None else time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if until is not None and time.monotonic() > until:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+            time.sleep(0.01)
+        return code

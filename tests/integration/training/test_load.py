@@ -13,16 +13,9 @@ import torch
 from organon.config.schema import AdapterConfig, ModelConfig
 from organon.config.spec import BaseModel
 from organon.errors import ConfigError
-from organon.models.folder import EMBEDDED_FOLDER, resolve_base
-from organon.models.load import (
-    attach_adapter,
-    load_base,
-    load_tokenizer,
-    named_dtype,
-    new_adapter,
-    public_name,
-    save_adapter,
-)
+from organon.models.adapters import attach_adapter, new_adapter, save_adapter
+from organon.models.folder import EMBEDDED_FOLDER, public_name, resolve_base
+from organon.models.load import load_base, load_tokenizer, named_dtype
 
 IDS = torch.tensor([[3, 70, 71, 72, 1, 4]])
 

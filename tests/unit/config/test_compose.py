@@ -7,7 +7,7 @@ import pytest
 from organon.config.compose import compose, conf_dir, load_model_preset, presets
 from organon.errors import ConfigError, NotFoundError, OrganonError
 
-GROUPS = ("model", "adapter", "optim", "trainer", "callbacks", "logger", "backend", "eval", "experiment", "debug")
+GROUPS = ("model", "adapter", "optim", "method", "trainer", "callbacks", "logger", "backend", "eval", "experiment", "debug")
 SHIPPED = [
     (group, name)
     for group in GROUPS
@@ -21,12 +21,16 @@ def test_every_shipped_config_composes(group: str, name: str) -> None:
     overrides = [f"{group}={name}"]
     if (group, name) == ("adapter", "full"):
         overrides.append("adapter.quantization=none")
+    if (group, name) == ("method", "dpo"):
+        overrides += ["dataset=preference", "dataset.source=pairs.jsonl"]
     compose("run", overrides)
 
 
 @pytest.mark.parametrize("name", presets("dataset"))
 def test_every_shipped_dataset_composes(name: str) -> None:
-    assert compose("run", [f"dataset={name}", "dataset.source=rows.jsonl"]).dataset.name == name
+    overrides = [f"dataset={name}", "dataset.source=rows.jsonl"]
+    overrides += ["method=dpo"] if name == "preference" else []
+    assert compose("run", overrides).dataset.name == name
 
 
 @pytest.mark.parametrize("verb", ["run", "train", "evaluate"])

@@ -8,8 +8,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from organon.errors import DataError
-from organon.models.chat import IGNORED, encode, fit_length, generation_prompt
+from organon.errors import ConfigError, DataError
+from organon.models.chat import IGNORED, encode, encode_row, encode_rows, fit_length, generation_prompt
 
 CHATML = (
     "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>\n' }}{% endfor %}"
@@ -30,7 +30,7 @@ STRICT = "{% if messages[0].role == 'system' %}{{ raise_exception('no system rol
 SPECIALS = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 
 
-def tokenizer(template: str = CHATML, merges: tuple[tuple[str, str], ...] = ()) -> Any:
+def tokenizer(template: str | None = CHATML, merges: tuple[tuple[str, str], ...] = ()) -> Any:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate([*SPECIALS, *alphabet, *(a + b for a, b in merges)])}
     raw = Tokenizer(models.BPE(vocabulary, list(merges)))
@@ -115,6 +115,9 @@ def test_a_template_that_rewrites_earlier_turns_is_refused_for_several_answers()
         encode(tok, messages, where="train.jsonl:7")
     assert "train.jsonl:7" in str(caught.value)
     assert '"weight": 0' in caught.value.fix
+    # The tokens where they part, and the text: the first answer began with `(`, the second prompt has it as `B`.
+    assert "from token 5 on '('=" in str(caught.value)
+    assert "against 'B'=" in str(caught.value)
     messages[1]["weight"] = 0
     ids, labels = encode(tok, messages)
     assert trained_text(tok, ids, labels) == ["(thought)D<|end|>"]
@@ -125,6 +128,121 @@ def test_a_template_whose_generation_prompt_is_not_its_turn() -> None:
     with pytest.raises(DataError, match="generation prompt is not how it begins an assistant turn") as caught:
         encode(tok, talk("a", "B"), where="train.jsonl:1")
     assert caught.value.code == "DATA-019"
+    assert "from token 6 on 'A'=" in str(caught.value)
+    assert "against 'B'=" in str(caught.value)
+
+
+def test_loss_on_the_last_answer() -> None:
+    """CK-25."""
+    tok = tokenizer()
+    messages = talk("a", "B", "c", "D")
+    ids, labels = encode(tok, messages, loss_on="last")
+    assert trained_text(tok, ids, labels) == ["D<|end|>"]
+    assert ids == encode(tok, messages)[0]
+    # Nothing before it has to be as it was answered.
+    forgetful = tokenizer(FORGETFUL)
+    ids, labels = encode(forgetful, messages, loss_on="last")
+    assert trained_text(forgetful, ids, labels) == ["(thought)D<|end|>"]
+    messages[3]["weight"] = 0
+    with pytest.raises(DataError, match="the last assistant message has weight 0") as caught:
+        encode(tok, messages, loss_on="last", where="train.jsonl:2")
+    assert caught.value.code == "DATA-017"
+    assert "train.jsonl:2 field messages[3]" in str(caught.value)
+
+
+def test_loss_on_everything_but_the_first_token_and_turns_of_weight_0() -> None:
+    """CK-25: train_on_input."""
+    tok = tokenizer()
+    messages = talk("a", "B", "c", "D", system="s")
+    ids, labels = encode(tok, messages, loss_on="all")
+    assert ids == encode(tok, messages)[0]
+    assert labels == [IGNORED, *ids[1:]]
+    messages[2]["weight"] = 0
+    ids, labels = encode(tok, messages, loss_on="all")
+    assert trained_text(tok, ids, labels) == [
+        "s<|end|>\n<|user|>a<|end|>\n<|assistant|>",
+        "\n<|user|>c<|end|>\n<|assistant|>D<|end|>",
+    ]
+    messages[4]["weight"] = 0
+    assert encode(tok, messages, loss_on="all") == ([], [])
+
+
+@pytest.mark.parametrize("loss_on", ["assistant", "last", "all"])
+def test_a_text_is_trained_from_end_to_end(loss_on: str) -> None:
+    tok = tokenizer()
+    [(ids, labels)] = encode_row(tok, {"text": "abc"}, loss_on=loss_on)
+    assert tok.decode(ids) == "abc<|end|>"
+    assert labels == [IGNORED, *ids[1:]]
+    tok.bos_token = "<|system|>"
+    [(ids, labels)] = encode_row(tok, {"text": "abc"}, loss_on=loss_on)
+    assert tok.decode(ids) == "<|system|>abc<|end|>"
+    assert labels == [IGNORED, *ids[1:]]
+    tok.eos_token = None
+    with pytest.raises(ConfigError, match="no end token"):
+        encode_row(tok, {"text": "abc"})
+
+
+def test_a_preference_row_is_two_documents_trained_behind_the_prompt() -> None:
+    tok = tokenizer()
+    row = {
+        "prompt": talk("a", "B", "c", system="s"),
+        "chosen": [{"role": "assistant", "content": "Yes"}],
+        "rejected": [{"role": "assistant", "content": "No"}],
+    }
+    (chosen, chosen_labels), (rejected, rejected_labels) = encode_row(tok, row)
+    assert trained_text(tok, chosen, chosen_labels) == ["Yes<|end|>"]
+    assert trained_text(tok, rejected, rejected_labels) == ["No<|end|>"]
+    prompt = generation_prompt(tok, row["prompt"])
+    assert chosen[: len(prompt)] == rejected[: len(prompt)] == prompt
+    row["chosen"] += talk("d", "E")
+    (chosen, chosen_labels), _ = encode_row(tok, row)
+    assert trained_text(tok, chosen, chosen_labels) == ["Yes<|end|>", "E<|end|>"]
+    (chosen, chosen_labels), _ = encode_row(tok, row, loss_on="last")
+    assert trained_text(tok, chosen, chosen_labels) == ["E<|end|>"]
+    (chosen, chosen_labels), _ = encode_row(tok, row, loss_on="all")
+    assert trained_text(tok, chosen, chosen_labels) == ["Yes<|end|>\n<|user|>d<|end|>\n<|assistant|>E<|end|>"]
+
+
+def test_a_row_of_no_known_kind() -> None:
+    with pytest.raises(DataError, match="found question, answer") as caught:
+        encode_row(tokenizer(), {"question": "a", "answer": "b"}, where="x.jsonl:1")
+    assert caught.value.code == "DATA-015"
+
+
+def test_the_first_bad_row_of_many_is_named() -> None:
+    rows = [{"messages": talk("a", "B")} for _ in range(5)]
+    rows[3] = {"messages": talk("a", "B", system="s")}
+    rows[4] = {"messages": talk("a", "B", "c")[:2] * 2}
+    with pytest.raises(DataError, match="no system role") as caught:
+        encode_rows(tokenizer(STRICT), rows, [f"train.jsonl:{i}" for i in range(5)])
+    assert "train.jsonl:3" in str(caught.value)
+
+
+def test_a_tokenizer_without_a_template() -> None:
+    with pytest.raises(ConfigError, match="no chat template") as caught:
+        encode(tokenizer(None), talk("a", "B"))
+    assert "model.prompt_template" in caught.value.fix
+
+
+def test_many_rows_do_not_depend_on_what_the_tokenizer_was_used_for() -> None:
+    """Its backend keeps truncation and padding from the call before."""
+    tok = tokenizer()
+    rows = [{"messages": talk("a" * n, "B" * n)} for n in (1, 9, 30)]
+    expected = [encode_row(tok, row)[0] for row in rows]
+    tok(["abcdefgh", "a"], truncation=True, max_length=4, padding=True)
+    assert [(d.ids, d.labels) for [d] in encode_rows(tok, rows, [""] * 3)] == expected
+
+
+def test_a_tokenizer_that_does_more_than_its_backend_is_heard() -> None:
+    class Lower(PreTrainedTokenizerFast):  # type: ignore[misc]
+        def __call__(self, text: Any, **arguments: Any) -> Any:
+            return super().__call__([t.replace("B", "b") for t in text], **arguments)
+
+    tok = tokenizer()
+    tok.__class__ = Lower
+    [[one], [two]] = encode_rows(tok, [{"messages": talk("a", "B")}, {"messages": talk("c", "B")}], ["", ""])
+    assert tok.decode(one.ids).endswith("b<|end|>")
+    assert tok.decode(two.ids).endswith("b<|end|>")
 
 
 def test_a_template_that_refuses_the_roles() -> None:

@@ -317,3 +317,11 @@ def test_the_embedded_model_is_found() -> None:
 def test_no_torch() -> None:
     code = "import sys, organon.models.folder; sys.exit('torch' in sys.modules or 'huggingface_hub' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_model_with_an_adapter_beside_it_is_refused(tmp_path: Path) -> None:
+    """transformers would put the adapter onto a model that it is merged into already."""
+    folder = make_model(tmp_path / "m")
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="holds a model and an adapter"):
+        resolve(folder)

@@ -187,6 +187,22 @@ def test_nothing_in_use_is_removed(filled: Store) -> None:
     assert len(maintenance.clear(filled).removed) == 2
 
 
+def test_tokens_are_an_entry_like_others(store: Store, publish: Callable[..., Any]) -> None:
+    """Listed, counted, verified, cleared and pruned; kept while a run is going on, which may be reading them."""
+    publish("tokens", "t" * 64, {"ids.bin": "x" * 100}, labels={"model": "tiny"})
+    assert _idents(maintenance.list_entries(store, "tokens")) == ["tokens:t"]
+    assert maintenance.stats(store)["tokens"] == {"entries": 1, "bytes": 100}
+    assert (maintenance.verify(store, "tokens").checked, maintenance.verify(store).ok) == (1, True)
+    with store.lock("runs", "r" * 64):
+        assert _idents(maintenance.clear(store, "tokens").in_use) == ["tokens:t"]
+        assert maintenance.prune(store, max_bytes=0).removed == []
+    assert _idents(maintenance.clear(store, "tokens", "tiny", dry_run=True).removed) == ["tokens:t"]
+    assert _idents(maintenance.prune(store, max_bytes=0).removed) == ["tokens:t"]
+    assert store.find("tokens", "t" * 64) is None
+    (store.staging("tokens", "u" * 64) / "ids.bin").write_text("half")
+    assert maintenance.prune(store, stale_staging_seconds=-1).leftovers == [f"staging/tokens/{'u' * 64}"]
+
+
 def test_prune_removes_what_crashes_left_behind(filled: Store) -> None:
     """K2: orphans go, unfinished work that is young or locked stays."""
     stale, young, held = (filled.staging("runs", letter * 64) for letter in "xyz")

@@ -25,7 +25,10 @@ from loguru import logger
 from organon.backends.base import JobState, JobStatus
 from organon.backends.lightning import workdir as names
 from organon.backends.lightning.compute import compute_of, versions
+from organon.backends.lightning.stopping import goals, no_validation
 from organon.backends.lightning.workdir import Workdir
+from organon.config.callbacks import keeps_none
+from organon.config.check_ranks import check_ranks
 from organon.config.spec import TrainSpec, from_dict, identity, to_dict
 from organon.errors import ConfigError, TrainingError
 from organon.models.folder import ensure_available, hidden_size, is_complete
@@ -51,6 +54,7 @@ class _Job:
     workdir: Workdir
     key: str
     process: subprocess.Popen[bytes] | None = None  # None: another process started it
+    told_to_stop: bool = False  # by this process
 
 
 class LightningBackend:
@@ -93,7 +97,7 @@ class LightningBackend:
         if running is not None and running.process is not None and running.process.poll() is None:
             return job_id
         job = _Job(place, key)
-        if not _has_succeeded(place):
+        if not _has_succeeded(spec, place):
             await asyncio.to_thread(ensure_available, spec.base)
             place.path.mkdir(parents=True, exist_ok=True)
             lock = await asyncio.to_thread(place.lock)
@@ -124,11 +128,12 @@ class LightningBackend:
         found = job.workdir.read(names.STATUS)
         if found is None:
             found = {"state": "running", "phase": "starting"}
-        state, error = JobState(found["state"]), found.get("error")
+        state, error, killed = JobState(found["state"]), found.get("error"), bool(found.get("killed"))
         if not state.is_final and not alive:
             # Asked to stop before its first words, a worker dies without any.
             cancelled = (job.workdir.path / names.CANCEL).exists()
             state, error = (JobState.CANCELLED, None) if cancelled else (JobState.FAILED, _obituary(job))
+            killed = not cancelled and _was_killed(job)
         return JobStatus(
             state=state,
             vendor_status=state.value,
@@ -137,6 +142,7 @@ class LightningBackend:
             total_steps=found.get("total_steps"),
             metrics=dict(found.get("metrics") or {}),
             error=error,
+            killed=killed,
             started_at=found.get("started_at"),
             extra={k: v for k, v in found.items() if k not in _STATUS_FIELDS},
         )
@@ -152,11 +158,13 @@ class LightningBackend:
             await asyncio.sleep(0.05)
             pid = job.workdir.holder()
         if pid is not None:
+            # Not SIGTERM: the worker may have that from SLURM already, and would take ours for a second one.
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+                os.kill(pid, signal.SIGINT if job.told_to_stop else signal.SIGUSR1)
+        job.told_to_stop = True
 
     async def fetch(self, job_id: str, dest: Path) -> Checkpoint:
-        """The last epoch's adapter; all ``epoch_N/``, metrics, status and log are in ``dest``.
+        """``best/`` where it is kept, else the last epoch's folder; all folders, metrics, status and log in ``dest``.
 
         Where ``dest`` is the workdir itself, what only served to resume is removed from it.
 
@@ -165,24 +173,32 @@ class LightningBackend:
         """
         job = self._jobs[job_id]
         status = await self.poll(job_id)
-        epochs = job.workdir.epochs()
-        if status.state is not JobState.SUCCEEDED or not epochs:
+        spec = from_dict(TrainSpec, job.workdir.read(names.SPEC) or {})
+        result, epochs = job.workdir.result(), job.workdir.epochs()
+        if status.state is not JobState.SUCCEEDED or (result is None and not keeps_none(spec.callbacks)):
             raise TrainingError(
                 f"job {job_id} has no checkpoint: it is {status.state}", fix="wait until it has succeeded"
             )
-        spec = from_dict(TrainSpec, job.workdir.read(names.SPEC) or {})
         await asyncio.to_thread(_deliver, job.workdir, dest)
         return Checkpoint(
             kind="full" if spec.adapter.kind == "full" else "adapter",
             model_id=_model_id(job.key),
-            folder=epochs[-1].name,
+            folder=result.name if result else None,
+            adapter=names.STASH if result and (result / names.STASH).is_dir() else None,
+            merged=not spec.callbacks.save_adapter_weights_only and spec.adapter.kind != "full",
             base=spec.base,
             system_prompt=spec.dataset.system_prompt,
-            metadata={"job_id": job_id, "backend": self.name, "steps": status.step, "epochs": len(epochs)},
+            metadata={
+                "job_id": job_id,
+                "backend": self.name,
+                "steps": status.step,
+                "epochs": len(epochs),
+                **{name: status.extra[name] for name in ("best", "stopped_early") if status.extra.get(name)},
+            },
         )
 
 
-_STATUS_FIELDS = {"state", "step", "total_steps", "metrics", "error", "started_at"}
+_STATUS_FIELDS = {"state", "step", "total_steps", "metrics", "error", "killed", "started_at"}
 
 
 def check_spec(spec: TrainSpec) -> None:
@@ -195,6 +211,7 @@ def check_spec(spec: TrainSpec) -> None:
             where="trainer.micro_batch_size",
             fix=f"trainer.micro_batch_size={_divisor(trainer.global_batch_size, trainer.micro_batch_size)}",
         )
+    check_ranks(trainer, spec.adapter, spec.optim)
     if spec.base.dtype == "float16":
         raise ConfigError(
             "float16 is for evaluation: its range is too small for gradients",
@@ -209,6 +226,9 @@ def check_spec(spec: TrainSpec) -> None:
             where="adapter",
             fix="adapter=lora, or adapter.quantization=nf4",
         )
+    for key, metric in goals(spec.callbacks):
+        if metric.startswith("val/") and spec.validation_hash is None and spec.callbacks.metrics is None:
+            raise no_validation(metric, key)
     given = sorted({**spec.hyperparameters, **spec.extra})
     if given:
         raise ConfigError(
@@ -274,10 +294,15 @@ def _is_alive(job: _Job) -> bool:
     return job.workdir.is_locked()
 
 
-def _has_succeeded(place: Workdir) -> bool:
+def _has_succeeded(spec: TrainSpec, place: Workdir) -> bool:
     status = place.read(names.STATUS)
-    ended = status is not None and status["state"] == JobState.SUCCEEDED
-    return ended and bool(place.epochs()) and not place.is_locked()
+    ended = status is not None and status["state"] == JobState.SUCCEEDED and not place.is_locked()
+    return ended and (keeps_none(spec.callbacks) or place.result() is not None)
+
+
+def _was_killed(job: _Job) -> bool:
+    """Whether a worker that left no last word died of a signal. One that somebody else started must have."""
+    return job.process is None or (job.process.returncode or 0) < 0
 
 
 def _obituary(job: _Job) -> str:
@@ -301,7 +326,7 @@ def _deliver(place: Workdir, dest: Path) -> None:
             if path.is_symlink():  # wandb's `latest-run`: the store holds plain files only
                 path.unlink()
         return
-    for folder in place.epochs():
+    for folder in place.weights():
         shutil.copytree(folder, dest / folder.name, dirs_exist_ok=True)
     for name in PUBLISHED:
         if (place.path / name).exists():

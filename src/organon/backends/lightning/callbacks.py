@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
@@ -14,15 +12,19 @@ from loguru import logger
 
 from organon.backends.lightning.checkpoint_io import Checkpoints, TrainState
 from organon.backends.lightning.datamodule import ChatDataModule, StepBatch
-from organon.backends.lightning.faults import reached
 from organon.backends.lightning.metrics import MetricsLog, WandbMirror
 from organon.backends.lightning.module import CompletionModule
+from organon.backends.lightning.saving import Folders
+from organon.backends.lightning.stopping import Goal, best_goal, patience
+from organon.backends.lightning.user_hooks import UserMetrics
 from organon.backends.lightning.workdir import Workdir
 from organon.config.schema import CallbacksConfig
-from organon.errors import TrainingError
-from organon.store.files import sync_file, sync_folder
+from organon.errors import TrainingError, nearest
 
 SPEED_SMOOTHING = 0.8  # weight of the past in the shown tokens per second
+SHOWN = ("learning_rate", "grad_norm")  # of a step's values those that are shown, besides all `train/...`
+UNFIT = ("epoch", "time", "tokens_per_second")  # to choose a model by
+ASKED = "a callback of the user's asked to stop"
 
 
 class GradientGuard(Callback):  # type: ignore[misc]  # mypy does not follow lightning
@@ -56,7 +58,7 @@ class GradientGuard(Callback):  # type: ignore[misc]  # mypy does not follow lig
 
 @dataclass(eq=False)
 class StepEnd(Callback):  # type: ignore[misc]  # mypy does not follow lightning
-    """What follows each optimizer step, in one fixed order: validate, log, save the epoch, checkpoint, report.
+    """What follows each optimizer step, in one fixed order: validate, judge, log, save the epoch, checkpoint, report.
 
     A checkpoint of step n therefore means that everything of step n is done (or names what is
     ``pending``), and a resumed training starts with step n + 1.
@@ -66,32 +68,56 @@ class StepEnd(Callback):  # type: ignore[misc]  # mypy does not follow lightning
     module: CompletionModule
     data: ChatDataModule
     config: CallbacksConfig
+    kept: list[int]  # epochs whose folders are kept
     checkpoints: Checkpoints
-    metrics_log: MetricsLog
+    metrics_log: MetricsLog | None  # this, mirror and folders: None where another process writes them
     mirror: WandbMirror | None
-    identity: str
-    save_model: Callable[[Path], None]  # writes the model's files into a folder
+    identity: dict[str, Any]
+    folders: Folders | None
     report: Callable[..., None]  # fields for status.json
+    user_metrics: UserMetrics | None = None
+    user_callbacks: Sequence[Callback] = ()
     step: int = 0  # optimizer steps done
     tokens: int = 0  # real input tokens seen
     latest: dict[str, float] = field(default_factory=dict)
     pending: dict[str, Any] | None = None
+    best: dict[str, Any] | None = None  # what `best/` holds
+    patience: dict[str, Any] | None = None  # how early stopping stands
+    stopped: str | None = None  # why the training ends before its last step
     saved_step: int = 0
     _began: float = 0.0
     _speed: float | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether there is no step left to do."""
+        return self.stopped is not None or self.step >= self.data.plan.total_steps
 
     def restore(self, state: TrainState) -> None:
         """Go on from a checkpoint; what was still to do after its step is done now."""
         self.module.load_state_tensors(state.tensors)
         self.step, self.tokens, self.latest = state.step, state.tokens, dict(state.metrics)
         self.saved_step, self.pending = state.step, state.pending
+        self.best, self.patience, self.stopped = state.best, state.patience, state.stopped
         self.data.first_step = state.step + 1
         self.data.halve(state.halvings)
+        for name, callback in self._named_callbacks():
+            if name in state.callbacks:
+                callback.load_state_dict(state.callbacks[name])
+        self.report(best=self.best, stopped_early=self.stopped, oom_halvings=state.halvings)
 
     def finish_pending(self) -> None:
         """Do what an interrupt kept from being done after the last step."""
         if self.pending is not None:
             self._finish(self.pending)
+
+    def end_early(self, reason: str) -> None:
+        """End with the last step, where the training has been brought to an end from outside."""
+        if self.step == 0:
+            raise TrainingError(f"{reason} before the first step", where="callbacks.extra")
+        self.stopped = reason
+        self._save_epoch(self.data.plan.epoch_of(self.step))
+        self.save(again=True)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: CompletionModule, batch: StepBatch, batch_idx: int
@@ -106,6 +132,8 @@ class StepEnd(Callback):  # type: ignore[misc]  # mypy does not follow lightning
         speed = batch.tokens / (time.perf_counter() - self._began)
         self._speed = speed if self._speed is None else SPEED_SMOOTHING * self._speed + (1 - SPEED_SMOOTHING) * speed
         self.step, self.tokens = batch.step, self.tokens + batch.tokens
+        if self.module.ranks.any(trainer.should_stop)[0]:
+            self.stopped = ASKED
         self._finish(
             {
                 "step": batch.step,
@@ -115,20 +143,29 @@ class StepEnd(Callback):  # type: ignore[misc]  # mypy does not follow lightning
                 "tokens_per_second": round(speed, 1),
             }
         )
+        trainer.should_stop = self.stopped is not None
 
-    def save(self) -> None:
-        """Write a checkpoint of the last step, unless there is one."""
-        if self.step > self.saved_step or self.pending is not None:
+    def save(self, *, again: bool = False) -> None:
+        """Write a checkpoint of the last step, unless there is one; ``again``: also then."""
+        if self.step > self.saved_step or self.pending is not None or (again and self.step > 0):
+            tensors = self.module.state_tensors()  # of sharded weights, all processes put them together
+            if self.metrics_log is None:
+                self.saved_step = self.step
+                return
             self.metrics_log.sync()
             self.checkpoints.save(
                 TrainState(
                     step=self.step,
-                    tensors=self.module.state_tensors(),
+                    tensors=tensors,
                     identity=self.identity,
                     tokens=self.tokens,
                     metrics=self.latest,
                     pending=self.pending,
                     halvings=self.data.halvings,
+                    best=self.best,
+                    patience=self.patience,
+                    stopped=self.stopped,
+                    callbacks={name: callback.state_dict() for name, callback in self._named_callbacks()},
                 )
             )
             self.saved_step = self.step
@@ -136,22 +173,23 @@ class StepEnd(Callback):  # type: ignore[misc]  # mypy does not follow lightning
     def _finish(self, row: dict[str, Any]) -> None:
         step, plan, config = self.step, self.data.plan, self.config
         self.pending = row
-        ends = plan.ends_epoch(step)
-        validates = ends or (config.run_val_every_n_steps > 0 and step % config.run_val_every_n_steps == 0)
-        if validates and self.data.validation is not None:
-            self.report(phase="validating", step=step)
-            row = {**row, **self.module.validate(self.data.validation_batches())}
-        self.latest |= {name: float(row[name]) for name in row if "/" in name or name in ("learning_rate", "grad_norm")}
-        if ends or "val/loss" in row or step % config.log_every_n_steps == 0:
+        ends = plan.ends_epoch(step) or self.stopped is not None
+        measures = ends or (config.run_val_every_n_steps > 0 and step % config.run_val_every_n_steps == 0)
+        values = self._measure(row) if measures else {}
+        row = {**row, **values}
+        self.latest |= {name: float(row[name]) for name in row if name in values or "/" in name or name in SHOWN}
+        if ends or values or step % config.log_every_n_steps == 0:
             row = {**row, "time": round(time.time(), 3)}
-            self.metrics_log.write(row)
+            if self.metrics_log:
+                self.metrics_log.write(row)
             if self.mirror:
                 self.mirror.write(row)
-        if ends:
-            self.report(phase="saving", step=step)
-            self._save_epoch(plan.epoch_of(step))
+        if measures:
+            self._judge(row)
+        if ends or self.stopped is not None:
+            self._save_epoch(plan.epoch_of(step))  # says so if it is an early end
         self.pending = None
-        if ends or step % config.checkpoint_every_n_steps == 0:
+        if ends or self.stopped is not None or step % config.checkpoint_every_n_steps == 0:
             self.save()
         self.report(
             phase="training",
@@ -161,25 +199,76 @@ class StepEnd(Callback):  # type: ignore[misc]  # mypy does not follow lightning
             tokens_per_second=None if self._speed is None else round(self._speed, 1),
         )
 
+    def _measure(self, row: dict[str, Any]) -> dict[str, float]:
+        """What is measured after this step: the validation loss and its kind, then the user's own."""
+        values: dict[str, float] = {}
+        self.report(phase="validating", step=self.step)
+        if self.data.validation is not None:
+            values = self.module.validate(self.data.validation_batches())
+        if self.user_metrics is not None:
+            values |= self._ask_user({**row, **values})
+        return values
+
+    def _ask_user(self, row: dict[str, Any]) -> dict[str, float]:
+        """The user's own metrics, the same in all processes."""
+        assert self.user_metrics is not None
+        user_metrics, ranks = self.user_metrics, self.module.ranks
+        if ranks.sharded:  # each forward pass takes all processes
+            mine = user_metrics(row)
+            return dict(ranks.same(lambda: mine))
+        return dict(ranks.same(lambda: user_metrics(row)))
+
+    def _judge(self, row: dict[str, Any]) -> None:
+        """Keep the best model so far; see whether it is time to stop. ``row``: all that is known of this step."""
+        goal, limit = best_goal(self.config), patience(self.config)
+        if goal is not None:
+            value = self._value(row, goal, "best_metric")
+            if value is not None and goal.is_gain(value, self.best["value"] if self.best else None):
+                self._save_best(goal, value, row["epoch"])
+        value = None if limit is None else self._value(row, limit.goal, "early_stopping_metric")
+        if limit is not None and value is not None:
+            self.patience = limit.judge(self.patience, value, self.step)
+            reason = limit.reason(self.patience)
+            if reason is not None and self.step < self.data.plan.total_steps:
+                self.stopped = reason
+
+    def _value(self, row: dict[str, Any], goal: Goal, key: str) -> float | None:
+        """The goal's metric; None where the user's function has failed. Raises TrainingError if it is not measured."""
+        failed = self.user_metrics is not None and self.user_metrics.failures > 0
+        if goal.metric in row or failed:
+            return row.get(goal.metric)
+        names = sorted(name for name, value in row.items() if isinstance(value, float) and name not in UNFIT)
+        raise TrainingError(
+            f"'{goal.metric}' is not measured.{nearest(goal.metric, names)} There are {', '.join(names)}",
+            where=f"callbacks.{key}",
+            fix="name one of these, or return it from the function in callbacks.metrics",
+        )
+
+    def _save_best(self, goal: Goal, value: float, epoch: float) -> None:
+        note = {"metric": goal.metric, "value": value, "step": self.step, "epoch": epoch}
+        self.report(phase="saving", step=self.step)
+        with self.module.whole_weights():
+            if self.folders:
+                self.folders.save_best(note)
+        self.best = note
+        self.report(best=note)
+        logger.info("best so far: {} {:.6g} at step {}", goal.metric, value, self.step)
+
     def _save_epoch(self, epoch: int) -> None:
-        """``epoch_N/``, written beside its place and renamed: a folder that is there is complete."""
-        place = self.workdir.epoch(epoch)
-        unfinished, old = place.with_name(f".{place.name}.new"), place.with_name(f".{place.name}.old")
-        for leftover in (unfinished, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        unfinished.mkdir()
-        self.save_model(unfinished)
-        for file in unfinished.iterdir():
-            sync_file(file)
-        sync_folder(unfinished)
-        reached(f"epoch_end:{epoch}:before_rename")
-        if place.exists():  # of an attempt that died before the checkpoint that follows
-            place.rename(old)
-        unfinished.rename(place)
-        sync_folder(place.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        """The epoch's folder, if it is to be kept; that of an early end is, where any is."""
+        if self.stopped is not None:
+            logger.info("stopped after step {}: {}", self.step, self.stopped)
+            self.report(stopped_early=self.stopped)
+        if not self.kept or not (epoch in self.kept or self.stopped is not None):
+            return
+        self.report(phase="saving", step=self.step)
+        with self.module.whole_weights():
+            if self.folders:
+                self.folders.save_epoch(epoch)
         logger.info("epoch {} saved, metrics {}", epoch, {name: round(value, 6) for name, value in self.latest.items()})
-        reached(f"epoch_end:{epoch}")
+
+    def _named_callbacks(self) -> list[tuple[str, Callback]]:
+        return [(f"{number}:{type(c).__qualname__}", c) for number, c in enumerate(self.user_callbacks)]
 
 
 def _is_packed(module: Any) -> bool:

@@ -27,7 +27,8 @@ from organon.errors import TrainingError
 from organon.store.files import report_disk_errors, seal, sync_folder, temporary
 from organon.store.keys import sha256_file
 
-SCHEMA = 2
+SCHEMA = 3
+MOST_SHOWN = 5  # differences named in a refusal
 _NAME = re.compile(r"(\d{8})-([0-9a-f]{64})\.safetensors")
 
 
@@ -41,11 +42,15 @@ class TrainState:
 
     step: int
     tensors: dict[str, torch.Tensor]
-    identity: str  # of what is trained: another one cannot go on from here
+    identity: dict[str, Any]  # what is trained, and on what: another one cannot go on from here
     tokens: int = 0  # real input tokens seen
     metrics: dict[str, float] = field(default_factory=dict)  # latest value of each
     pending: dict[str, Any] | None = None
     halvings: int = 0  # of the micro-batches, for want of memory: they change the order of float sums
+    best: dict[str, Any] | None = None  # value, step and epoch of what `best/` holds
+    patience: dict[str, Any] | None = None  # of early stopping: the best value, and validations since then
+    stopped: str | None = None  # why the training ends with this step, before its last one
+    callbacks: dict[str, Any] = field(default_factory=dict)  # states of the user's own, by their names
 
     @property
     def logged_step(self) -> int:
@@ -63,27 +68,32 @@ class Checkpoints:
     def save(self, state: TrainState) -> Path:
         """Write ``state``, durably. Raises StoreError if the disk does not take it."""
         self.saved += 1
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with report_disk_errors(self.folder), temporary(self.folder) as (_, unfinished):
-            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
-            with _disk_errors():
-                save_file(tensors, unfinished, _header(state))
-            with unfinished.open("rb") as written:
-                seal(written.fileno(), read_only=False)
-            place = self.folder / f"{state.step:08d}-{sha256_file(unfinished)}.safetensors"
-            reached(f"checkpoint:{self.saved}:before_rename")
-            unfinished.replace(place)
-            sync_folder(self.folder)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
+        needed = sum(tensor.nbytes for tensor in tensors.values())
+        with report_disk_errors(self.folder, needed):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with temporary(self.folder) as (_, unfinished):
+                with tensor_disk_errors():
+                    save_file(tensors, unfinished, _header(state))
+                with unfinished.open("rb") as written:
+                    seal(written.fileno(), read_only=False)
+                place = self.folder / f"{state.step:08d}-{sha256_file(unfinished)}.safetensors"
+                reached(f"checkpoint:{self.saved}:before_rename")
+                unfinished.replace(place)
+                sync_folder(self.folder)
         reached(f"checkpoint:{self.saved}:after_rename")
+        for other in self.folder.glob(f"{state.step:08d}-*.safetensors"):  # of this step, with something pending
+            if other != place:
+                other.unlink()
         for old in self._files()[self.keep :]:
             old.unlink()
         return place
 
-    def latest(self, identity: str) -> TrainState | None:
+    def latest(self, identity: dict[str, Any]) -> TrainState | None:
         """The newest good checkpoint. A damaged one is set aside with a warning, and the one before it taken.
 
         Raises:
-            TrainingError: CKPT-072, it is of another training than ``identity``.
+            TrainingError: CKPT-072, it is of another training than ``identity``; CKPT-067, it is no checkpoint.
         """
         for file in self._files():
             state = self._read(file)
@@ -91,6 +101,10 @@ class Checkpoints:
                 _check_identity(state, identity, file)
                 return state
         return None
+
+    def newest(self) -> Path | None:
+        """The newest one's file, unread."""
+        return next(iter(self._files()), None)
 
     def _files(self) -> list[Path]:
         """Newest first."""
@@ -111,17 +125,25 @@ class Checkpoints:
                 int(match[1]), found[:12], match[2][:12], aside,
             )  # fmt: skip
             return None
-        with safe_open(file, framework="pt") as opened:
-            header = json.loads(opened.metadata()["organon"])
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
-        if header.pop("schema") != SCHEMA:
+        try:
+            with safe_open(file, framework="pt") as opened:
+                header = json.loads(opened.metadata()["organon"])
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+            if header.pop("schema") == SCHEMA:
+                return TrainState(tensors=tensors, **header)
+        except (SafetensorError, TypeError, KeyError, ValueError, AttributeError) as error:
             raise TrainingError(
-                "was written by another version of organon",
-                code="CKPT-072",
+                f"is no checkpoint of organon: {type(error).__name__}: {error}",
+                code="CKPT-067",
                 where=str(file),
                 fix=f"remove {file.parent} to start over",
-            )
-        return TrainState(tensors=tensors, **header)
+            ) from error
+        raise TrainingError(
+            "was written by another version of organon",
+            code="CKPT-072",
+            where=str(file),
+            fix=f"remove {file.parent} to start over",
+        )
 
 
 def _header(state: TrainState) -> dict[str, str]:
@@ -129,18 +151,35 @@ def _header(state: TrainState) -> dict[str, str]:
     return {"organon": json.dumps({"schema": SCHEMA, **fields}, sort_keys=True)}
 
 
-def _check_identity(state: TrainState, identity: str, file: Path) -> None:
-    if state.identity != identity:
+def _check_identity(state: TrainState, identity: dict[str, Any], file: Path) -> None:
+    there, here = _flat(state.identity), _flat(json.loads(json.dumps(identity)))
+    names = [name for name in sorted({*there, *here}) if there.get(name) != here.get(name)]
+    if names:
+        told = [f"{name} is {_short(there, name)} there and {_short(here, name)} here" for name in names[:MOST_SHOWN]]
+        more = f" and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
         raise TrainingError(
-            "is of another training (config, data, device or library versions differ)",
+            f"is of another training: {'; '.join(told)}{more}",
             code="CKPT-072",
             where=str(file),
             fix=f"remove {file.parent} to start over",
         )
 
 
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """The leaves of nested mappings by dotted names."""
+    if not isinstance(value, dict) or not value:
+        return {name: value}
+    parts = (_flat(item, f"{name}.{key}" if name else str(key)) for key, item in value.items())
+    return {leaf: item for part in parts for leaf, item in part.items()}
+
+
+def _short(fields: dict[str, Any], name: str, most: int = 40) -> str:
+    text = json.dumps(fields[name]) if name in fields else "absent"
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 @contextlib.contextmanager
-def _disk_errors() -> Iterator[None]:
+def tensor_disk_errors() -> Iterator[None]:
     """safetensors' I/O errors as OSError."""
     try:
         yield

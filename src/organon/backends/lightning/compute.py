@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from organon.config.devices import gpu_present, torch_has_cuda
+from organon.config.devices import gpu_present, torch_has_cuda, visible_gpus
 from organon.config.schema import TrainerConfig
 from organon.errors import ConfigError
 
@@ -31,16 +31,19 @@ def compute_of(trainer: TrainerConfig, width: int | None = None) -> dict[str, An
     whose hidden size ``width`` is not very small (None: not known, taken for large). Else it is 32.
 
     Raises:
-        ConfigError: CFG-060, a GPU is asked for and there is none.
+        ConfigError: CFG-060, more GPUs are asked for than there are.
     """
     device = _device(trainer.accelerator)
     precision = trainer.precision
     if precision == "auto":
         wide = width is None or width >= BF16_WIDTH
-        precision = "bf16" if device == "cuda" or (wide and BF16_FLAGS & _cpu_flags()) else "32"
+        precision = "bf16" if device == "cuda" or (wide and BF16_FLAGS & cpu_flags()) else "32"
     if device == "cuda":
+        _check_devices(trainer.devices)
         return {"device": device, "precision": precision}
-    return {"device": device, "precision": precision, "threads": trainer.threads or available_cores()}
+    # Of each process: those of one machine share its cores.
+    threads = trainer.threads or max(1, available_cores() // trainer.devices)
+    return {"device": device, "precision": precision, "threads": threads}
 
 
 def versions() -> dict[str, str]:
@@ -88,7 +91,19 @@ def _device(accelerator: str) -> str:
     return "cpu"
 
 
-def _cpu_flags() -> set[str]:
+def _check_devices(wanted: int) -> None:
+    found = len(visible_gpus()) if wanted > 1 else 0
+    if 0 < found < wanted:  # 0: one is enough, or nvidia-smi does not say
+        raise ConfigError(
+            f"{wanted} devices are asked for, and {found} GPU{'s are' if found > 1 else ' is'} visible",
+            code="CFG-060",
+            where="trainer.devices",
+            fix=f"trainer.devices={found}, or check CUDA_VISIBLE_DEVICES",
+        )
+
+
+def cpu_flags() -> set[str]:
+    """The CPU's instruction sets as Linux names them; none elsewhere."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:

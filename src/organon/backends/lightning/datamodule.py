@@ -8,12 +8,13 @@ another in a single sequence; positions start anew in each, and attention stays 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
 
 from organon.backends.lightning.plan import Geometry, Plan, share
 from organon.backends.lightning.ranks import Ranks
@@ -23,13 +24,18 @@ from organon.models.chat import IGNORED
 class Documents(Protocol):
     """Encoded documents, such as ``organon.models.tokens.TokenRows``. A row has one, or two to compare."""
 
-    lengths: np.ndarray  # tokens of each document
-    trained: np.ndarray  # labels of each that count in the loss
-    documents_per_row: int
+    @property
+    def lengths(self) -> NDArray[np.int32]: ...  # (D,) tokens of each document
 
-    def ids(self, document: int) -> np.ndarray: ...
+    @property
+    def trained(self) -> NDArray[np.int32]: ...  # (D,) labels of each that count in the loss
 
-    def labels(self, document: int) -> np.ndarray: ...
+    @property
+    def documents_per_row(self) -> int: ...
+
+    def ids(self, document: int) -> NDArray[np.int32]: ...
+
+    def labels(self, document: int) -> NDArray[np.int32]: ...
 
     def line(self, document: int) -> int: ...
 
@@ -41,6 +47,7 @@ class MicroBatch:
     ``input_ids`` and ``labels`` are (B, T) padded, or (1, T) packed; ``position_ids`` (1, T) if packed, else
     None. ``lengths``: tokens of each document, in order. ``rows``: the documents' numbers in the data.
     ``tokens``: real input tokens. ``trained``: labels that count (a document's first token has no prediction).
+    ``idle``: it counts for nothing, and is there because other processes have one more.
     """
 
     input_ids: torch.Tensor
@@ -49,6 +56,7 @@ class MicroBatch:
     lengths: tuple[int, ...]
     rows: tuple[int, ...]
     trained: int
+    idle: bool = False
 
     @property
     def tokens(self) -> int:
@@ -125,10 +133,9 @@ class ChatDataModule(LightningDataModule):  # type: ignore[misc]  # mypy does no
         """The rows of one optimizer step."""
         rows = self.plan.rows(step)
         every = self._documents(self.train, rows)
-        mine = self._split(self.train, share(rows, self.ranks.rank, self.ranks.world))
         return StepBatch(
             step,
-            [self._batch(self.train, part) for part in mine],
+            list(self._batches(self.train, rows)),
             tokens=int(self.train.lengths[every].sum()),
             trained=int(self.train.trained[every].sum()),
             rows=len(rows),
@@ -139,8 +146,27 @@ class ChatDataModule(LightningDataModule):  # type: ignore[misc]  # mypy does no
         if self.validation is None:
             return
         order = np.argsort(-row_lengths(self.validation), kind="stable").tolist()
-        for part in self._split(self.validation, share(order, self.ranks.rank, self.ranks.world)):
-            yield self._batch(self.validation, part)
+        yield from self._batches(self.validation, order)
+
+    def padded_validation(self) -> Iterator[MicroBatch]:
+        """All validation rows, padded: a model takes such batches without knowing where documents end."""
+        if self.validation is None:
+            return
+        geometry = replace(self.geometry, packed=False)
+        order = np.argsort(-row_lengths(self.validation), kind="stable").tolist()
+        for part in geometry.split(order, row_lengths(self.validation)):
+            chosen = self._documents(self.validation, part)
+            yield micro_batch(self.validation, chosen, packed=False, padding=self.padding)
+
+    def _batches(self, documents: Documents, rows: Sequence[int]) -> Iterator[MicroBatch]:
+        """This process's share of ``rows``; of sharded weights, as many batches as each of the others has."""
+        parts = self._split(documents, share(rows, self.ranks.rank, self.ranks.world))
+        for part in parts:
+            yield self._batch(documents, part)
+        if self.ranks.sharded:
+            others = (self._split(documents, share(rows, rank, self.ranks.world)) for rank in range(self.ranks.world))
+            for _ in range(max(map(len, others)) - len(parts)):
+                yield replace(self._batch(documents, rows[-1:]), idle=True)
 
     def _split(self, documents: Documents, rows: Sequence[int]) -> list[list[int]]:
         return self.geometry.split(rows, row_lengths(documents))

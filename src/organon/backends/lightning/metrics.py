@@ -18,7 +18,7 @@ from loguru import logger
 
 from organon.backends.lightning.workdir import METRICS, METRICS_CSV, Workdir
 from organon.config.spec import TrainSpec
-from organon.store.files import sync_file, write_atomic
+from organon.store.files import report_disk_errors, sync_file, write_atomic
 
 # `tokens`: real input tokens seen so far; `time`: seconds since the epoch.
 COLUMNS = (
@@ -30,23 +30,35 @@ Row = dict[str, Any]
 
 
 class MetricsLog:
-    """Appends rows to the files in a workdir, after dropping those behind ``resumed_step``."""
+    """Appends rows to the files in a workdir, after dropping those behind ``resumed_step``.
+
+    The table's columns are ``COLUMNS`` and, behind them, what else has come so far: when a row brings a
+    new one, the table is written anew.
+    """
 
     def __init__(self, workdir: Workdir, *, resumed_step: int, with_csv: bool) -> None:
         self.lines, self.table = workdir.path / METRICS, workdir.path / METRICS_CSV
         self.with_csv = with_csv
+        self.columns = list(COLUMNS)
         kept = [row for row in read_rows(self.lines) if row["step"] <= resumed_step]
         write_atomic(self.lines, "".join(map(_line, kept)))
         if with_csv:
-            write_atomic(self.table, "".join(map(_record, [dict(zip(COLUMNS, COLUMNS, strict=True)), *kept])))
+            self._write_table(kept)
         elif self.table.exists():
             self.table.unlink()
 
     def write(self, row: Row) -> None:
-        """Append one step's row."""
+        """Append one step's row. Raises StoreError if the disk does not take it."""
         _append(self.lines, _line(row))
-        if self.with_csv:
-            _append(self.table, _record(row))
+        if self.with_csv and set(row) <= set(self.columns):
+            _append(self.table, _records([row], self.columns))
+        elif self.with_csv:
+            self._write_table(read_rows(self.lines))
+
+    def _write_table(self, rows: list[Row]) -> None:
+        self.columns += dict.fromkeys(name for row in rows for name in row if name not in self.columns)
+        header = dict(zip(self.columns, self.columns, strict=True))
+        write_atomic(self.table, _records([header, *rows], self.columns))
 
     def sync(self) -> None:
         """Force the lines to the disk: before a checkpoint that counts them as written."""
@@ -140,6 +152,7 @@ def public_config(spec: TrainSpec, key: str) -> dict[str, Any]:
         "dataset": ("max_length", "on_too_long"),
         "adapter": ("kind", "rank", "alpha", "dropout", "target_modules", "use_rslora", "quantization"),
         "optim": tuple(vars(spec.optim)),
+        "method": ("type", "beta", "label_smoothing"),
         "trainer": ("precision", "epochs", "max_steps", "global_batch_size", "micro_batch_size", "deterministic"),
     }
     for section, names in named.items():
@@ -151,12 +164,12 @@ def _line(row: Row) -> str:
     return json.dumps(row) + "\n"
 
 
-def _record(row: Row) -> str:
+def _records(rows: list[Row], columns: list[str]) -> str:
     text = io.StringIO()
-    csv.DictWriter(text, COLUMNS, lineterminator="\n").writerow(row)
+    csv.DictWriter(text, columns, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
 def _append(path: Path, text: str) -> None:
-    with path.open("a", encoding="utf-8") as file:
+    with report_disk_errors(path, len(text)), path.open("a", encoding="utf-8") as file:
         file.write(text)

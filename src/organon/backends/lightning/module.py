@@ -14,20 +14,29 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from torch.nn import functional
 
+from organon.backends.lightning import optimizer as optimizers
+from organon.backends.lightning.attention import documents
 from organon.backends.lightning.datamodule import MicroBatch, StepBatch
 from organon.backends.lightning.faults import reached
-from organon.backends.lightning.ranks import Ranks
+from organon.backends.lightning.loss import label_log_probabilities
+from organon.backends.lightning.neftune import noisy_embeddings
+from organon.backends.lightning.ranks import Ranks, number, share_of
+from organon.backends.lightning.sharding import whole_weights
+from organon.backends.lightning.stop import Stopped
 from organon.config.schema import OptimConfig
 from organon.errors import TrainingError
-from organon.models.chat import IGNORED
 
-EXPONENTIAL_END = 0.01  # of the peak learning rate, where the exponential schedule leads
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "std::bad_alloc")  # torch's words on a CPU
+
+
+class Diverged(TrainingError):
+    """Loss or gradient is no number; the step has changed nothing."""
 
 
 class CompletionModule(LightningModule):  # type: ignore[misc]  # mypy does not follow lightning
@@ -35,10 +44,10 @@ class CompletionModule(LightningModule):  # type: ignore[misc]  # mypy does not 
 
     ``bf16``: matrix products in bfloat16 (autocast), weights and sums as they are. ``check_stop`` is
     called between micro-batches and may raise to end the training. ``smaller`` is called when a step did
-    not fit into memory: it returns the same step in smaller micro-batches, or raises.
+    not fit into memory: it returns the same step in smaller micro-batches, or raises. ``noise``: NEFTune's alpha.
 
     A recipe of one's own is a subclass: ``micro_loss`` and ``weight`` say what is minimised, ``names`` what
-    ``micro_loss`` measures.
+    ``micro_loss`` measures; ``add_constraints`` is called once before training.
     """
 
     names: tuple[str, ...] = ("loss",)
@@ -51,6 +60,7 @@ class CompletionModule(LightningModule):  # type: ignore[misc]  # mypy does not 
         total_steps: int,
         seed: int,
         bf16: bool = False,
+        noise: float = 0.0,
         ranks: Ranks = Ranks(),  # noqa: B008 - frozen
         check_stop: Callable[[], None] = lambda: None,
         smaller: Callable[[int], StepBatch] | None = None,
@@ -58,8 +68,8 @@ class CompletionModule(LightningModule):  # type: ignore[misc]  # mypy does not 
         super().__init__()
         self.automatic_optimization = False
         self.model, self.optim, self.total_steps, self.seed = model, optim, total_steps, seed
-        self.bf16, self.ranks, self.check_stop, self.smaller = bf16, ranks, check_stop, smaller
-        self.optimizer = adamw(self.trainable(), optim)
+        self.bf16, self.noise, self.ranks, self.check_stop, self.smaller = bf16, noise, ranks, check_stop, smaller
+        self.optimizer = optimizers.adamw(self.trainable(), optim)
         self.metrics: dict[str, float] = {}  # of the last step
 
     def trainable(self) -> dict[str, torch.nn.Parameter]:
@@ -76,8 +86,8 @@ class CompletionModule(LightningModule):  # type: ignore[misc]  # mypy does not 
         values = self._gradients(batch)
         parameters = list(self.trainable().values())
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.optim.gradient_clip or math.inf)
-        rate = learning_rate(self.optim, batch.step, self.total_steps)
-        self.metrics = {**values, "learning_rate": rate, "grad_norm": float(norm)}
+        rate = optimizers.learning_rate(self.optim, batch.step, self.total_steps)
+        self.metrics = {**values, "learning_rate": rate, "grad_norm": number(norm)}
         _check_finite(self.metrics, batch.step)
         optimizer = self.optimizers()
         for group in optimizer.param_groups:
@@ -85,6 +95,9 @@ class CompletionModule(LightningModule):  # type: ignore[misc]  # mypy does not 
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         reached(f"step:{batch.step}")
+
+    def add_constraints(self, model: torch.nn.Module) -> None:
+        """For recipes: called once before training, to freeze parameters or hook into ``model``; here nothing."""
 
     def weight(self, batch: StepBatch | MicroBatch) -> int:
         """What the summed loss is divided by, counted over the whole step: its trained tokens."""
@@ -96,33 +109,59 @@ class CompletionModule(LightningModule):  # type: ignore[misc]  # mypy does not 
 
     def loss_sum(self, micro: MicroBatch) -> torch.Tensor:
         """Cross-entropy (nats) summed over the trained tokens; a scalar in float32."""
-        input_ids, labels = micro.input_ids.to(self.device), micro.labels.to(self.device)  # B T
-        target = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)  # B T: position t predicts token t + 1
-        wanted = target != IGNORED
-        with _head_at(self.model, wanted), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            logits = self.model(input_ids=input_ids, use_cache=False).logits[0]  # N V
-        return functional.cross_entropy(logits.float(), target[wanted], reduction="sum")
+        with self.forward_of(micro):
+            found = label_log_probabilities(self.model, **self.inputs(micro))
+        return -found.sum()
+
+    def inputs(self, micro: MicroBatch) -> dict[str, Any]:
+        """``input_ids``, ``labels`` and ``position_ids`` of a micro-batch, on this module's device."""
+        places = None if micro.position_ids is None else micro.position_ids.to(self.device)
+        return {
+            "input_ids": micro.input_ids.to(self.device),
+            "labels": micro.labels.to(self.device),
+            "position_ids": places,
+        }
+
+    @contextmanager
+    def forward_of(self, micro: MicroBatch) -> Iterator[None]:
+        """What a forward pass of ``micro`` runs inside: its documents, the precision and, in training, the noise."""
+        noise = self.noise if self.model.training else 0.0
+        with (
+            documents(micro.lengths),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16),
+            noisy_embeddings(self.model, noise, micro.lengths),
+        ):
+            yield
 
     @torch.no_grad()
     def validate(self, batches: Iterable[MicroBatch]) -> dict[str, float]:
         """``val/loss`` (nats) and its kind without dropout: means over the ``batches`` of all devices."""
         self.model.eval()
         sums = dict.fromkeys((*self.names, "weight"), torch.zeros((), dtype=torch.float64))
-        for number, micro in enumerate(batches, start=1):
-            self.check_stop()
-            reached(f"validation:{number}")
-            loss, further = self.micro_loss(micro)
-            counts = {"loss": loss, **further, "weight": torch.tensor(float(self.weight(micro)))}
-            sums = {name: sums[name] + counts[name].double().cpu() for name in sums}
+        with self.ranks.together():
+            for number, micro in enumerate(batches, start=1):
+                self.check_stop()
+                reached(f"validation:{number}")
+                loss, further = self.micro_loss(micro)
+                counts = {"loss": loss, **further, "weight": torch.tensor(float(self.weight(micro)))}
+                if not micro.idle:
+                    sums = {name: sums[name] + counts[name].double().cpu() for name in sums}
         self.model.train()
-        *totals, weight = self.ranks.sum(torch.stack(list(sums.values())).to(self.device))
+        *totals, weight = self.ranks.sum(torch.stack(list(sums.values())))
         return {f"val/{name}": float(total / weight) for name, total in zip(self.names, totals, strict=True)}
 
     def _gradients(self, batch: StepBatch) -> dict[str, float]:
         """Gradients of the whole step's mean loss, in ``.grad``; the step's metrics."""
         while True:
-            sums = self._accumulate(batch)
-            if not self.ranks.any(sums is None, self.device):
+            sums, stopped = None, False
+            try:
+                sums = self._accumulate(batch)
+            except Stopped:
+                stopped = True
+            stopped, too_large = self.ranks.any(stopped, sums is None)
+            if stopped:
+                raise Stopped
+            if not too_large:
                 break
             self.optimizer.zero_grad(set_to_none=True)
             if self.device.type == "cuda":
@@ -144,67 +183,43 @@ class CompletionModule(LightningModule):  # type: ignore[misc]  # mypy does not 
                 reached(f"micro:{batch.step}:{index}")
                 torch.manual_seed(stream_seed(self.seed, batch.step, index, self.ranks.rank))
                 loss, further = self.micro_loss(micro)
-                self.manual_backward(loss * share)
+                counts = 0 if micro.idle else share
+                self.manual_backward(loss * counts)
                 for name, value in {"loss": loss, **further}.items():
-                    sums[name] = sums[name] + value.detach() * share
-        except torch.OutOfMemoryError:
-            if self.smaller is None:
+                    sums[name] = sums[name] + value.detach() * counts
+        except (RuntimeError, MemoryError) as error:
+            # Of sharded weights the others wait in the middle of this forward pass: there is no way on.
+            if self.smaller is None or self.ranks.sharded or not is_out_of_memory(error):
                 raise
             return None
         return sums
 
+    @contextmanager
+    def whole_weights(self) -> Iterator[None]:
+        """Inside, the model of the process that writes has its trainable parameters whole; all must call this."""
+        with whole_weights(self.model, self.ranks) if self.ranks.sharded else nullcontext():
+            yield
+
     def state_tensors(self) -> dict[str, torch.Tensor]:
-        """Trainable parameters and optimizer state by name, for a checkpoint."""
+        """Trainable parameters and optimizer state by name, for a checkpoint; all processes must call this."""
         tensors: dict[str, torch.Tensor] = {}
         for name, parameter in self.trainable().items():
-            tensors[f"model/{name}"] = parameter.detach()
-            for part, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer/{name}/{part}"] = value
+            tensors[f"model/{name}"] = self.ranks.whole(parameter.detach())
+        for name, value in optimizers.state_tensors(self.optimizer, self.trainable()).items():
+            tensors[f"optimizer/{name}"] = self.ranks.whole(value)
         return tensors
 
     def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
         """Undo ``state_tensors``. Raises KeyError if a parameter is missing."""
+        state: dict[str, torch.Tensor] = {}
         for name, parameter in self.trainable().items():
-            parameter.data.copy_(tensors[f"model/{name}"])
+            parameter.data.copy_(share_of(tensors[f"model/{name}"], parameter))
             start = f"optimizer/{name}/"
-            # AdamW counts steps in a CPU tensor; its moments live beside the parameter.
-            self.optimizer.state[parameter] = {
-                key.removeprefix(start): value if key.endswith("/step") else value.to(parameter.device)
-                for key, value in tensors.items()
-                if key.startswith(start)
-            }
-
-
-def adamw(parameters: dict[str, torch.nn.Parameter], optim: OptimConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019). Weight decay is for matrices, not for norms and biases."""
-    matrices = [p for p in parameters.values() if p.ndim > 1]
-    others = [p for p in parameters.values() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": optim.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=optim.learning_rate,
-        betas=(optim.beta1, optim.beta2),
-        eps=optim.epsilon,
-    )
-
-
-def learning_rate(optim: OptimConfig, step: int, total_steps: int) -> float:
-    """The rate of optimizer step ``step`` (from 1): linear warm-up, then the schedule to the last step.
-
-    The first step after the warm-up has the full rate. Cosine and linear fall to just above 0, exponential
-    to just above 1 % of the peak.
-    """
-    warmup = min(optim.warmup_steps, total_steps)
-    if step <= warmup:
-        return optim.learning_rate * step / (warmup + 1)
-    progress = (step - warmup - 1) / max(1, total_steps - warmup)  # 0 <= progress < 1
-    factors = {
-        "constant": 1.0,
-        "linear": 1 - progress,
-        "cosine": (1 + math.cos(math.pi * progress)) / 2,
-        "exponential": math.pow(EXPONENTIAL_END, progress),
-    }
-    return optim.learning_rate * factors[optim.schedule]
+            for key in tensors:
+                if key.startswith(start):
+                    part = tensors[key] if tensors[key].ndim == 0 else share_of(tensors[key], parameter)
+                    state[key.removeprefix("optimizer/")] = part
+        optimizers.load_state_tensors(self.optimizer, self.trainable(), state)
 
 
 def stream_seed(seed: int, step: int, micro: int, rank: int = 0) -> int:
@@ -213,28 +228,15 @@ def stream_seed(seed: int, step: int, micro: int, rank: int = 0) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-@contextmanager
-def _head_at(model: torch.nn.Module, wanted: torch.Tensor) -> Iterator[None]:
-    """Compute logits at the ``wanted`` positions (B, T) only: the output layer gets (1, N, H) for (B, T, H).
-
-    A hook, and not a call of the layer: whatever else a model does to its logits (soft-capping, scaling)
-    stays in place.
-    """
-
-    def select(module: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (arguments[0][wanted].unsqueeze(0), *arguments[1:])
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(select)  # type: ignore[operator]
-    try:
-        yield
-    finally:
-        handle.remove()
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory is what was missing: a GPU's, or the machine's, for which torch has no class of its own."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(word in str(error) for word in _NO_MEMORY)
 
 
 def _check_finite(metrics: dict[str, float], step: int) -> None:
     bad = [name for name in ("train/loss", "grad_norm") if not math.isfinite(metrics[name])]
     if bad:
-        raise TrainingError(
+        raise Diverged(
             f"{bad[0]} is {metrics[bad[0]]} at step {step}: the training has diverged",
             where="training",
             fix=f"a lower optim.learning_rate (it is {metrics['learning_rate']:g} at this step), "

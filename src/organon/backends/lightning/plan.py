@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+FEWEST_WARMUPS = 3
 WINDOW = 50  # bucketed: batches whose rows are sorted by length together, as transformers' group_by_length does
 
 
@@ -106,6 +107,17 @@ class Plan:
                 order[start : start + width] = window[np.argsort(self.lengths[window], kind="stable")]
             batches = random.permutation(batches)
         return order, batches
+
+
+def too_few_steps(total_steps: int, warmup_steps: int) -> str | None:
+    """A warning where most of a training would be warm-up: fewer steps than three warm-ups (as cruijff_kit has it)."""
+    if total_steps >= FEWEST_WARMUPS * warmup_steps:
+        return None
+    return (
+        f"{total_steps} steps are fewer than {FEWEST_WARMUPS} times optim.warmup_steps={warmup_steps}: the learning "
+        f"rate is hardly ever at its full value. Try optim.warmup_steps={total_steps // (2 * FEWEST_WARMUPS)}, "
+        "or more trainer.epochs"
+    )
 
 
 def share(rows: Sequence[int], rank: int, world: int) -> list[int]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import os
 import warnings
@@ -15,42 +13,55 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from loguru import logger
 
+from organon.backends.lightning.build import build_model
 from organon.backends.lightning.callbacks import GradientGuard, StepEnd
 from organon.backends.lightning.checkpoint_io import Checkpoints
 from organon.backends.lightning.compute import compute_of
-from organon.backends.lightning.datamodule import ChatDataModule, StepBatch, row_lengths
-from organon.backends.lightning.examples import read_examples
+from organon.backends.lightning.datamodule import ChatDataModule, row_lengths
+from organon.backends.lightning.fit import fit
+from organon.backends.lightning.launch import Place
 from organon.backends.lightning.metrics import MetricsLog, WandbMirror
-from organon.backends.lightning.module import CompletionModule
+from organon.backends.lightning.module import CompletionModule, is_out_of_memory
 from organon.backends.lightning.plan import Geometry, Plan
-from organon.backends.lightning.ranks import Ranks
-from organon.backends.lightning.stop import Stopped, StopRequest
+from organon.backends.lightning.ranks import Ranks, joined
+from organon.backends.lightning.recipe import constrain, module_class, new_module
+from organon.backends.lightning.saving import Folders, merge_folders
+from organon.backends.lightning.stop import StopRequest
+from organon.backends.lightning.stopping import check_goals
+from organon.backends.lightning.strategy import trainer_arguments
+from organon.backends.lightning.user_hooks import user_callbacks, user_metrics
 from organon.backends.lightning.workdir import CHECKPOINTS, Workdir
+from organon.config.callbacks import kept_epochs
 from organon.config.spec import TrainSpec, identity
 from organon.errors import ConfigError, TrainingError
+from organon.models.adapters import save_adapter
 from organon.models.folder import hidden_size
-from organon.models.load import load_base, load_tokenizer, named_dtype, new_adapter, save_adapter, save_full
+from organon.models.load import load_tokenizer, save_full
+from organon.models.tokens import TokenRows, token_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Up to this length plain attention beats torch's fused one on a CPU (docs: performance.md, section 1.4).
-PLAIN_ATTENTION_TOKENS = 512
-
-SINGLE = Ranks()
+SINGLE, ALONE = Ranks(), Place()
 
 Report = Callable[..., None]
 
+# Of the tokens' summary, what the status shows.
+COUNTS = ("tokens", "trained_tokens", "truncated_rows", "cut_tokens", "rows_with_lost_answers", "dropped_rows")
+
+
+def _unheard(**fields: Any) -> None:
+    """Where nobody listens."""
+
 
 def train(
-    spec: TrainSpec, key: str, workdir: Workdir, *, report: Report, stop: StopRequest, ranks: Ranks = SINGLE
+    spec: TrainSpec, key: str, workdir: Workdir, *, report: Report, stop: StopRequest, place: Place = ALONE
 ) -> None:
     """Train ``spec`` in ``workdir``, from its last checkpoint if there is one, to its last ``epoch_N/``.
 
-    ``report`` takes fields of the status file.
+    ``report`` takes fields of the status file. ``place``: which of several processes this is; all call this.
 
     Raises:
         UserError: data, model or config are wrong; nothing has been trained.
@@ -58,36 +69,33 @@ def train(
         Stopped: it was asked to stop; a checkpoint has been written.
     """
     compute = spec.compute or compute_of(spec.trainer, hidden_size(spec.base))
-    with _memory_errors(spec):
-        _set_up(spec, compute)
+    with _memory_errors(spec), _set_up(spec, compute, place) as ranks:
+        kind = module_class(spec)  # a recipe that is wrong is refused before anything is loaded
         report(phase="loading", device=compute["device"])
         tokenizer = load_tokenizer(spec.base)
-        data = _data(spec, tokenizer, ranks)
-        report(total_steps=data.plan.total_steps, epochs=spec.trainer.epochs, dropped_rows=data.train.dropped)  # type: ignore[attr-defined]
+        with ranks.main_first():  # whose tokens the others find in the store
+            data = _data(spec, tokenizer, ranks, report)
+        report(total_steps=data.plan.total_steps, epochs=spec.trainer.epochs)
+        kept_epochs(spec.callbacks, data.plan.epochs)  # refused before the model is loaded
         _log_start(spec, key, data, compute)
-        steps = _steps(spec, key, workdir, data, compute, report, stop, _model(spec, compute), tokenizer)
-        stop.saving = True
-        try:
-            steps.finish_pending()
-            if steps.step < data.plan.total_steps:
-                _trainer(compute, workdir, [GradientGuard(), steps]).fit(steps.module, datamodule=data)
-        except (Stopped, SIGTERMException) as error:
-            steps.save()
-            raise Stopped from error
-        finally:
-            stop.saving = False
-            if steps.mirror:
-                steps.mirror.finish()
+        model = build_model(spec, compute, ranks)
+        steps = _steps(spec, key, workdir, data, compute, report, stop, kind, model, tokenizer)
+        callbacks = [GradientGuard(), *steps.user_callbacks, steps]
+        fit(spec, steps, _trainer(compute, workdir, callbacks, place), stop)
+        folders = steps.folders
+        del model, steps, callbacks  # and the model with them: merging takes the base once more
+        if folders is not None:
+            merge_folders(spec, folders, report)
 
 
-def training_identity(spec: TrainSpec, compute: dict[str, Any]) -> str:
-    """Names what a checkpoint belongs to: another spec, device or library version cannot go on from it."""
-    text = json.dumps([identity(spec), compute], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+def training_identity(spec: TrainSpec, compute: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint belongs to: another spec, device or library version cannot go on from it."""
+    return {**identity(spec), "compute": compute}
 
 
-def _set_up(spec: TrainSpec, compute: dict[str, Any]) -> None:
-    """Threads, devices, determinism and quiet of this process."""
+@contextlib.contextmanager
+def _set_up(spec: TrainSpec, compute: dict[str, Any], place: Place) -> Iterator[Ranks]:
+    """Threads, devices, determinism and quiet of this process, and its connection with the others."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)  # Lightning's own
     warnings.filterwarnings(
@@ -104,6 +112,8 @@ def _set_up(spec: TrainSpec, compute: dict[str, Any]) -> None:
         # A help in debugging that costs 8 % of a step.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cuda.enable_mem_efficient_sdp(False)  # its backward has no deterministic form
+    with joined(place, compute["device"], sharded=spec.trainer.strategy == "fsdp") as ranks:
+        yield ranks
 
 
 def _check_gpu(precision: str) -> None:
@@ -123,11 +133,23 @@ def _check_gpu(precision: str) -> None:
         )
 
 
-def _data(spec: TrainSpec, tokenizer: PreTrainedTokenizerBase, ranks: Ranks = SINGLE) -> ChatDataModule:
-    train = read_examples(Path(spec.dataset_path), spec.dataset_hash, tokenizer, spec.dataset)
-    validation = None
-    if spec.validation_path is not None and spec.validation_hash is not None:
-        validation = read_examples(Path(spec.validation_path), spec.validation_hash, tokenizer, spec.dataset)
+def _data(
+    spec: TrainSpec, tokenizer: PreTrainedTokenizerBase, ranks: Ranks = SINGLE, report: Report = _unheard
+) -> ChatDataModule:
+    def tokens(path: str | None, digest: str) -> TokenRows:
+        return token_rows(
+            path or "",
+            digest,
+            spec.base,
+            spec.dataset,
+            store=spec.store,
+            tokenizer=tokenizer,
+            on_progress=lambda done, total: report(phase="tokenising", step=0, rows_done=done, rows_total=total),
+        )
+
+    train = tokens(spec.dataset_path, spec.dataset_hash)
+    report(dataset={name: getattr(train.summary, name) for name in COUNTS})
+    validation = tokens(spec.validation_path, spec.validation_hash) if spec.validation_hash else None
     trainer = spec.trainer
     plan = Plan(
         row_lengths(train),
@@ -137,29 +159,10 @@ def _data(spec: TrainSpec, tokenizer: PreTrainedTokenizerBase, ranks: Ranks = SI
         bucketed=trainer.batching == "bucketed",
         max_steps=trainer.max_steps,
     )
-    geometry = Geometry(trainer.micro_batch_size, trainer.micro_batch_tokens, packed=False)
+    geometry = Geometry(trainer.micro_batch_size, trainer.micro_batch_tokens, trainer.batching == "packed")
     ends = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)  # any token will do
     padding = next(token for token in ends if token is not None)
     return ChatDataModule(train, validation, plan, geometry, padding=padding, ranks=ranks)
-
-
-def _model(spec: TrainSpec, compute: dict[str, Any]) -> Any:
-    """The model with what is to be trained marked so: adapter weights in float32, or every weight."""
-    device, full = torch.device(compute["device"]), spec.adapter.kind == "full"
-    short = device.type == "cpu" and spec.dataset.max_length <= PLAIN_ATTENTION_TOKENS
-    model = load_base(
-        spec.base,
-        device=device,
-        # Small updates vanish in 16 bits, so weights that are trained are kept in 32.
-        dtype=torch.float32 if full else named_dtype(spec.base.dtype, device),
-        compute_dtype=torch.bfloat16 if compute["precision"] == "bf16" else torch.float32,
-        attention="eager" if short else "sdpa",
-    )
-    if full:
-        model.requires_grad_(True)
-    else:
-        model = new_adapter(model, spec.adapter, seed=spec.seed)
-    return model.train()
 
 
 def _steps(
@@ -170,6 +173,7 @@ def _steps(
     compute: dict[str, Any],
     report: Report,
     stop: StopRequest,
+    kind: type[CompletionModule],
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
 ) -> StepEnd:
@@ -181,57 +185,47 @@ def _steps(
         else:
             save_adapter(model, folder, spec.base)
 
-    module = CompletionModule(
+    module = new_module(
+        kind,
+        spec,
         model,
-        spec.optim,
         total_steps=data.plan.total_steps,
         seed=spec.seed,
         bf16=compute["precision"] == "bf16",
+        noise=spec.trainer.neftune_noise_alpha,
         ranks=data.ranks,
-        check_stop=stop.check,
-        smaller=_smaller(data, spec.trainer.oom_retries),
+        check_stop=data.ranks.heeding(stop.check),
     )
+    check_goals(spec.callbacks, module.names, has_validation=data.validation is not None)
+    constrain(module)
     checkpoints = Checkpoints(workdir.path / CHECKPOINTS, spec.callbacks.keep_checkpoints)
     name = training_identity(spec, compute)
-    state = checkpoints.latest(name)
+    with data.ranks.main_first():  # which sets damaged ones aside
+        state = checkpoints.latest(name)
     steps = StepEnd(
         workdir=workdir,
         module=module,
         data=data,
         config=spec.callbacks,
         checkpoints=checkpoints,
-        metrics_log=MetricsLog(workdir, resumed_step=state.logged_step if state else 0, with_csv=spec.logger.csv),
-        mirror=WandbMirror(spec, key, workdir) if spec.logger.wandb else None,
+        metrics_log=MetricsLog(workdir, resumed_step=state.logged_step if state else 0, with_csv=spec.logger.csv)
+        if data.ranks.is_main
+        else None,
+        mirror=WandbMirror(spec, key, workdir) if spec.logger.wandb and data.ranks.is_main else None,
         identity=name,
-        save_model=save_model,
+        folders=Folders(workdir, save_model, sum(p.nbytes for p in module.trainable().values()))
+        if data.ranks.is_main
+        else None,
+        kept=kept_epochs(spec.callbacks, data.plan.epochs),
         report=report,
+        user_metrics=user_metrics(spec, model, data, tokenizer),
+        user_callbacks=user_callbacks(spec),
     )
     if state is not None:
         steps.restore(state)
         report(resumed_from_step=state.step, step=state.step, metrics=state.metrics, tokens=state.tokens)
         logger.info("going on after step {} of {}", state.step, data.plan.total_steps)
     return steps
-
-
-def _smaller(data: ChatDataModule, retries: int) -> Callable[[int], StepBatch]:
-    """What to do when a step does not fit into memory: half the micro-batch, a few times."""
-
-    def smaller(step: int) -> StepBatch:
-        before = data.geometry
-        if data.halvings >= retries or before.rows == 1:
-            raise TrainingError(
-                f"out of memory at step {step}, with {before.rows} rows in a forward pass",
-                where="training",
-                fix="trainer.activation_checkpointing=true, a smaller dataset.max_length, or adapter=qlora",
-            )
-        data.halve()
-        logger.warning(
-            "out of memory at step {}: {} rows in a forward pass from here on, not {}; the global batch stays",
-            step, data.geometry.rows, before.rows,
-        )  # fmt: skip
-        return data.step_batch(step)
-
-    return smaller
 
 
 def _log_start(spec: TrainSpec, key: str, data: ChatDataModule, compute: dict[str, Any]) -> None:
@@ -242,14 +236,15 @@ def _log_start(spec: TrainSpec, key: str, data: ChatDataModule, compute: dict[st
     )  # fmt: skip
 
 
-def _trainer(compute: dict[str, Any], workdir: Workdir, callbacks: list[Any]) -> Trainer:
+def _trainer(compute: dict[str, Any], workdir: Workdir, callbacks: list[Any], place: Place) -> Trainer:
     """Lightning with its own logging, checkpoints and progress bar off: ``StepEnd`` has them all."""
+    # Without an environment named, a SLURM job's variables would make it requeue and relaunch.
+    single: dict[str, Any] = {"devices": 1, "plugins": [LightningEnvironment()]}
     return Trainer(
         accelerator="gpu" if compute["device"] == "cuda" else "cpu",
-        devices=1,
+        **(single if place.world == 1 else trainer_arguments(place)),
         max_epochs=1,  # see `datamodule.Steps`
         callbacks=callbacks,
-        plugins=[LightningEnvironment()],  # else a SLURM job's variables would make it requeue and relaunch
         default_root_dir=workdir.path,
         logger=False,
         enable_checkpointing=False,
@@ -264,9 +259,11 @@ def _trainer(compute: dict[str, Any], workdir: Workdir, callbacks: list[Any]) ->
 def _memory_errors(spec: TrainSpec) -> Iterator[None]:
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise TrainingError(
-            f"out of GPU memory: {str(error).split('.')[0]}",
+            f"out of memory: {str(error).split('.')[0]}",
             where="training",
             fix=f"trainer.micro_batch_size={max(1, spec.trainer.micro_batch_size // 2)} (same result, less memory), "
             "a smaller dataset.max_length, or adapter=qlora",

@@ -4,7 +4,7 @@ spec.json        what to train (the caller)         job.json       key and job i
 status.json      where the worker is, rewritten     worker.lock    held as long as a worker lives
 metrics.jsonl    one line per logged step           logs.txt       the worker's stderr
 checkpoints/     to resume from                     epoch_N/       the adapter after epoch N (from 0)
-cancel.asked     there if the caller asked to stop
+cancel.asked     there if the caller asked to stop  best/       the adapter of the best validation, if asked for
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from organon.store.files import replace_file, temporary, write_all
 
 SPEC, JOB, STATUS, LOCK, CANCEL = "spec.json", "job.json", "status.json", "worker.lock", "cancel.asked"
 METRICS, METRICS_CSV, LOG, CHECKPOINTS = "metrics.jsonl", "metrics.csv", "logs.txt", "checkpoints"
+BEST, STASH = "best", "adapter_weights"
 
 _LOCK_ATTEMPTS, _LOCK_PAUSE_SECONDS = 5, 0.02
 
@@ -40,6 +41,15 @@ class Workdir:
         """The finished epoch folders, in order."""
         found = [p for p in self.path.glob("epoch_*") if p.name.removeprefix("epoch_").isdecimal()]
         return sorted(found, key=lambda p: int(p.name.removeprefix("epoch_")))
+
+    def weights(self) -> list[Path]:
+        """The finished epoch folders and ``best/``."""
+        best = self.path / BEST
+        return [*self.epochs(), *([best] if best.is_dir() else [])]
+
+    def result(self) -> Path | None:
+        """The folder that the training came to: ``best/`` where it is kept, else the last epoch's."""
+        return self.weights()[-1] if self.weights() else None
 
     def read(self, name: str) -> dict[str, Any] | None:
         """One of the JSON files; None if it is not there."""
@@ -95,9 +105,9 @@ class Workdir:
             return int((self.path / LOCK).read_text())
         return None
 
-    def log_tail(self, lines: int = 15, most_bytes: int = 8192) -> str:
-        """The end of the worker's log."""
-        with contextlib.suppress(FileNotFoundError), (self.path / LOG).open("rb") as file:
+    def log_tail(self, lines: int = 15, most_bytes: int = 8192, name: str = LOG) -> str:
+        """The end of the worker's log, or of another one."""
+        with contextlib.suppress(FileNotFoundError), (self.path / name).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - most_bytes))
             return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
         return ""

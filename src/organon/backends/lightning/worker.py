@@ -1,7 +1,8 @@
-"""The process that trains: ``python -m organon.backends.lightning.worker <workdir> [lock descriptor]``.
+"""The process that trains: ``python -m organon.backends.lightning.worker <workdir> [lock descriptor | --rank]``.
 
 Reads ``spec.json`` and ``job.json``, holds the lock, keeps ``status.json`` up to date, and ends with an
-exit code: 0 succeeded, 1 failed, 2 the user's input, 130 or 143 stopped by a signal.
+exit code: 0 succeeded, 1 failed, 2 the user's input, 130 or 143 stopped by a signal. On several devices it
+is rank 0 of the ranks; the others are processes of the same kind that it starts with ``--rank`` (``launch``).
 """
 
 from __future__ import annotations
@@ -9,21 +10,27 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from loguru import logger
 
+from organon.backends.lightning import faults
 from organon.backends.lightning.faults import reached
+from organon.backends.lightning.launch import follow_rank_0, leave_the_word_to_rank_0, place_of, ranks_started
 from organon.backends.lightning.stop import Stopped, StopRequest
 from organon.backends.lightning.workdir import JOB, SPEC, STATUS, Workdir, sign
 from organon.config.spec import TrainSpec, from_dict
 from organon.errors import OrganonError
 from organon.redact import redact
+from organon.store.files import report_disk_errors
 
 WRITE_EVERY_SECONDS = 0.2
 LOCKED_EXIT_CODE = 1
+RESERVE, RESERVE_BYTES = ".reserve", 2**16  # given up at the end: a full disk must still take the last words
 
 
 class Status:
@@ -44,27 +51,40 @@ class Status:
             "resumed_from_step": None,
         }
         self._written = 0.0
+        self._lock = threading.RLock()  # the end may come from the thread that watches the other ranks
+        self._ended = False
+        try:
+            (workdir.path / RESERVE).write_bytes(os.urandom(RESERVE_BYTES))
+        except OSError:
+            (workdir.path / RESERVE).unlink(missing_ok=True)
         self.report()
 
     def report(self, **fields: Any) -> None:
         """Set fields; the file follows at once if the phase changes, else every 0.2 s."""
-        urgent = fields.get("phase", self.fields["phase"]) != self.fields["phase"]
-        self.fields |= fields
-        if urgent or time.monotonic() - self._written > WRITE_EVERY_SECONDS:
-            self.write(durable=False)
+        with self._lock:
+            urgent = fields.get("phase", self.fields["phase"]) != self.fields["phase"]
+            self.fields |= fields
+            if urgent or time.monotonic() - self._written > WRITE_EVERY_SECONDS:
+                self.write(durable=False)
 
     def finish(self, state: str, exit_code: int, error: str | None = None, code: str | None = None) -> int:
         """The final state, durably; returns ``exit_code``."""
-        self.fields |= {"state": state, "phase": state, "exit_code": exit_code, "error": error, "code": code}
-        self.fields["ended_at"] = time.time()
-        self.write(durable=True)
+        with self._lock:
+            self.fields |= {"state": state, "phase": state, "exit_code": exit_code, "error": error, "code": code}
+            self.fields["ended_at"] = time.time()
+            (self.workdir.path / RESERVE).unlink(missing_ok=True)
+            self.write(durable=True)
+            self._ended = True
         return exit_code
 
     def write(self, *, durable: bool) -> None:
-        """Replace the file."""
+        """Replace the file, unless the end is written."""
+        if self._ended:
+            return
         self.fields["updated_at"] = time.time()
         self.fields["peak_memory_bytes"] = _peak_memory_bytes(self.fields.get("device"))
-        self.workdir.write(STATUS, self.fields, durable=durable)
+        with report_disk_errors(self.workdir.path / STATUS):
+            self.workdir.write(STATUS, self.fields, durable=durable)
         self._written = time.monotonic()
 
 
@@ -78,10 +98,11 @@ def run(workdir: Workdir) -> int:
         spec = from_dict(TrainSpec, workdir.read(SPEC) or {})
         status.report(phase="importing")
         _prepare_libraries()
-        # Takes seconds: by now the caller has seen the phase.
-        from organon.backends.lightning.training import train
+        with ranks_started(workdir, spec.trainer.devices, abandon=_abandon(status)) as place:
+            # Takes seconds: by now the caller has seen the phase.
+            from organon.backends.lightning.training import train
 
-        train(spec, job["key"], workdir, report=status.report, stop=stop)
+            train(spec, job["key"], workdir, report=status.report, stop=stop, place=place)
         reached("succeeding")
         return status.finish("succeeded", 0)
     except Stopped:
@@ -97,16 +118,52 @@ def run(workdir: Workdir) -> int:
         return status.finish("failed", 1, redact(f"{type(error).__name__}: {error}"))
 
 
+def run_rank(workdir: Workdir) -> int:
+    """Take part in the training of ``workdir`` as another rank than 0, which alone writes; the exit code."""
+    follow_rank_0()
+    place = place_of(os.environ)
+    faults.process = f"rank{place.rank}:"
+    try:
+        job = workdir.read(JOB) or {}
+        spec = from_dict(TrainSpec, workdir.read(SPEC) or {})
+        _prepare_libraries()
+        from organon.backends.lightning.training import train
+
+        train(spec, job["key"], workdir, report=lambda **_: None, stop=StopRequest(), place=place)
+    except Stopped:
+        return 0
+    except OrganonError as error:
+        logger.error("{}", error)
+        return error.exit_code
+    except Exception:  # noqa: BLE001 - the last resort: it must get into the log
+        leave_the_word_to_rank_0(lambda: logger.opt(exception=True).error("the training failed"))
+        return 1
+    return 0
+
+
 def main(arguments: list[str]) -> int:
     """Entry point; the second argument is the descriptor of the lock, if the caller has taken it for us."""
     _log_to_stderr()
     workdir = Workdir(Path(arguments[0]).absolute())
+    if arguments[1:] == ["--rank"]:
+        return run_rank(workdir)
     lock = int(arguments[1]) if len(arguments) > 1 else workdir.lock()
     if lock is None:
         logger.error("another worker (process {}) is at work in {}", workdir.holder() or "unknown", workdir.path)
         return LOCKED_EXIT_CODE
     sign(lock)
     return run(workdir)
+
+
+def _abandon(status: Status) -> Callable[[str, int], None]:
+    """What to do when another rank has died and this process waits for it, deep in a library."""
+
+    def abandon(error: str, exit_code: int) -> None:
+        logger.error("{}", error)
+        status.finish("failed", exit_code, redact(error))
+        os._exit(exit_code)
+
+    return abandon
 
 
 def _prepare_libraries() -> None:

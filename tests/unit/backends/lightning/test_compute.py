@@ -21,14 +21,14 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compute, "gpu_present", lambda: False)
-    monkeypatch.setattr(compute, "_cpu_flags", lambda: {"avx2"})
+    monkeypatch.setattr(compute, "cpu_flags", lambda: {"avx2"})
     found = compute.compute_of(TrainerConfig(threads=3))
     assert found == {"device": "cpu", "precision": "32", "threads": 3}
     assert compute.compute_of(TrainerConfig())["threads"] == compute.available_cores()
 
 
 def test_bf16_where_the_cpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compute, "_cpu_flags", lambda: {"avx512_bf16"})
+    monkeypatch.setattr(compute, "cpu_flags", lambda: {"avx512_bf16"})
     assert compute.compute_of(TrainerConfig(accelerator="cpu"))["precision"] == "bf16"
     assert compute.compute_of(TrainerConfig(accelerator="cpu", precision="32"))["precision"] == "32"
     assert compute.compute_of(TrainerConfig(accelerator="cpu"), 128)["precision"] == "32"  # it would not pay

@@ -1,0 +1,289 @@
+"""Log-probabilities of the labels of a causal language model, without the logits of all tokens at once.
+
+Shapes: B sequences, T tokens, H hidden size, V vocabulary, N labelled positions.
+
+Only positions that predict a label go through the output layer. For model families whose way from hidden
+state to logits is known here, they go in chunks: the float32 logits of one chunk live at a time, and the
+gradient of the hidden states is made while they do (as Liger's and Apple's cut cross-entropy do). Other
+models compute their own logits of those positions in one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.utils import ModulesToSaveWrapper
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from transformers import (
+    CohereForCausalLM,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    GemmaForCausalLM,
+    GPT2LMHeadModel,
+    GraniteForCausalLM,
+    LlamaForCausalLM,
+    MistralForCausalLM,
+    Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
+)
+
+from organon.backends.lightning.kernels import differentiable
+from organon.models.chat import IGNORED
+
+CHUNK = 2**24  # logits of one chunk: 64 MiB in float32
+
+
+@dataclass(frozen=True)
+class Logits:
+    """What becomes of the output layer's product: ``softcap * tanh(scale * product / softcap)``."""
+
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def __call__(self, products: torch.Tensor) -> torch.Tensor:
+        """Logits in float32; ``products`` (n, V) may be overwritten."""
+        logits = products.float()
+        if self.scale != 1.0:
+            logits = logits.mul_(self.scale)
+        return logits if self.softcap is None else logits.div_(self.softcap).tanh_().mul_(self.softcap)
+
+    def gradient(self, d_logits: torch.Tensor, logits: torch.Tensor | None) -> torch.Tensor:
+        """Of the products, in place of ``d_logits``; with soft-capping also ``logits`` is overwritten."""
+        if self.softcap is not None and logits is not None:
+            d_logits.mul_(logits.div_(self.softcap).square_().neg_().add_(1))
+        return d_logits.mul_(self.scale) if self.scale != 1.0 else d_logits
+
+
+KNOWN: dict[type, Callable[[Any], Logits]] = {
+    LlamaForCausalLM: lambda config: Logits(),
+    MistralForCausalLM: lambda config: Logits(),
+    Qwen2ForCausalLM: lambda config: Logits(),
+    Qwen3ForCausalLM: lambda config: Logits(),
+    GemmaForCausalLM: lambda config: Logits(),
+    GPT2LMHeadModel: lambda config: Logits(),
+    Gemma2ForCausalLM: lambda config: Logits(softcap=config.final_logit_softcapping),
+    Gemma3ForCausalLM: lambda config: Logits(softcap=config.final_logit_softcapping),
+    CohereForCausalLM: lambda config: Logits(scale=config.logit_scale),
+    GraniteForCausalLM: lambda config: Logits(scale=1 / config.logits_scaling),
+}
+
+
+def label_log_probabilities(
+    model: Any, *, input_ids: torch.Tensor, labels: torch.Tensor, position_ids: torch.Tensor | None = None
+) -> torch.Tensor:
+    """log p(label | what stands before it) in nats of every label that counts: (N,) in float32, in reading order.
+
+    ``input_ids`` and ``labels`` (B, T), where IGNORED is no label; ``position_ids`` (1, T) restart at 0 with
+    each document of a packed row, whose first token nothing predicts. ``-sum`` is the cross-entropy.
+    """
+    found, _ = _log_probabilities(model, input_ids, labels, position_ids)
+    return found
+
+
+def document_log_probabilities(
+    model: Any,
+    *,
+    input_ids: torch.Tensor,
+    labels: torch.Tensor,
+    lengths: Sequence[int],
+    position_ids: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """As ``label_log_probabilities``, summed over each document: (documents,).
+
+    ``lengths``: tokens of each document, one behind another in a row (1, T), or one per row of (B, T).
+    """
+    found, positions = _log_probabilities(model, input_ids, labels, position_ids)
+    batch, length = input_ids.shape
+    if batch == 1:
+        ends = torch.tensor(lengths, device=found.device).cumsum(0)
+        document = torch.searchsorted(ends, positions, right=True)
+    else:
+        document = positions // length
+    return found.new_zeros(len(lengths)).index_add(0, document, found)
+
+
+def _log_probabilities(
+    model: Any, input_ids: torch.Tensor, labels: torch.Tensor, position_ids: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities (N,), and the places in the flattened batch whose next token they are of (N,)."""
+    following = labels[:, 1:]
+    if position_ids is not None:
+        following = following.masked_fill(position_ids[:, 1:] == 0, IGNORED)
+    target = functional.pad(following, (0, 1), value=IGNORED).flatten()  # position t predicts token t + 1
+    positions = (target != IGNORED).nonzero()[:, 0]
+    target = target[positions]
+    inputs = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
+    head, logits = _head(model)
+    if head is None or logits is None:
+        found = _by_the_model(model, inputs, positions, target)
+    else:
+        found = _in_chunks(model, inputs, positions, target, head, logits)
+    return found, positions
+
+
+def _head(model: Any) -> tuple[torch.nn.Linear | None, Logits | None]:
+    """The output layer and what follows it, where both are known; a layer with LoRA or a trained bias is not."""
+    language_model = model.get_base_model() if isinstance(model, PeftModel) else model
+    known = KNOWN.get(type(language_model))
+    layer = model.get_output_embeddings()
+    if type(layer) is ModulesToSaveWrapper:
+        active = [name for name in layer.active_adapters if name in layer.modules_to_save]
+        layer = layer.modules_to_save[active[0]] if active and not layer.disable_adapters else layer.original_module
+    if known is None or type(layer) is not torch.nn.Linear or (layer.bias is not None and layer.bias.requires_grad):
+        return None, None
+    return layer, known(language_model.config)
+
+
+def _in_chunks(
+    model: Any,
+    inputs: dict[str, Any],
+    positions: torch.Tensor,
+    target: torch.Tensor,
+    head: torch.nn.Linear,
+    logits: Logits,
+) -> torch.Tensor:
+    found = torch.empty(0)
+
+    def instead(hidden: torch.Tensor) -> torch.Tensor:
+        nonlocal found
+        rows = differentiable(_Pick, hidden.reshape(-1, hidden.shape[-1]), positions)
+        found = differentiable(_ChunkedLogProbabilities, rows, head.weight, head.bias, target, logits)
+        # For whatever the model does to its logits. That it comes of the result lets the backward pass through the
+        # model's output, where FSDP puts sharded weights together again; it adds nothing.
+        nothing: torch.Tensor = (found.sum() * 0).to(hidden.dtype)
+        return nothing.view(1, 1, 1)
+
+    # In the layer's place, so that all goes through the model's own forward: hooks of others stay in place.
+    with _forward_of(model.get_output_embeddings(), instead):
+        output: torch.Tensor = model(**inputs).logits
+    return found + 0 * output.float().sum()
+
+
+def _by_the_model(model: Any, inputs: dict[str, Any], positions: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    layer = model.get_output_embeddings()
+
+    def select(module: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        rows = differentiable(_Pick, arguments[0].reshape(-1, arguments[0].shape[-1]), positions)
+        return (rows.unsqueeze(0), *arguments[1:])
+
+    handle = layer.register_forward_pre_hook(select)
+    try:
+        logits = model(**inputs).logits[0]  # N V
+    finally:
+        handle.remove()
+    return -functional.cross_entropy(logits.float(), target, reduction="none")
+
+
+class _Pick(torch.autograd.Function):
+    """Rows (R, H) at ``positions`` (N, H), each at most once."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(positions)
+        ctx.count = len(rows)
+        return rows.index_select(0, positions)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (positions,) = ctx.saved_tensors
+        return gradient.new_zeros(ctx.count, gradient.shape[1]).index_copy_(0, positions, gradient), None
+
+
+class _ChunkedLogProbabilities(torch.autograd.Function):
+    """hidden (N, H), weight (V, H), bias (V) or None, target (N) -> (N).
+
+    With a frozen weight the hidden states' gradient is kept from the forward; with a trained one, whose
+    gradient needs that of the result, logits are computed again in the backward.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        target: torch.Tensor,
+        logits: Logits,
+    ) -> torch.Tensor:
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        found = torch.empty(len(hidden), device=hidden.device)
+        ahead = ctx.needs_input_grad[0] and not ctx.needs_input_grad[1]
+        d_hidden = torch.empty_like(hidden) if ahead else None
+        with torch.autocast(device, enabled=False):
+            head = _Head(weight, bias, logits, dtype)
+            for part in head.chunks(len(hidden)):
+                found[part], products = head.log_probabilities(hidden[part], target[part], gradient=ahead)
+                if d_hidden is not None and products is not None:
+                    d_hidden[part] = torch.mm(products.to(dtype), head.weight)
+        ctx.save_for_backward(d_hidden if ahead else hidden, weight, bias, target)
+        ctx.logits, ctx.ahead, ctx.dtype = logits, ahead, dtype
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_found: torch.Tensor) -> tuple[Any, ...]:
+        kept, weight, bias, target = ctx.saved_tensors
+        if ctx.ahead:
+            return kept.mul(d_found.to(kept.dtype)[:, None]), None, None, None, None
+        head = _Head(weight, bias, ctx.logits, ctx.dtype)
+        d_hidden = torch.empty_like(kept) if ctx.needs_input_grad[0] else None
+        d_weight = torch.zeros_like(weight)
+        for part in head.chunks(len(kept)):
+            _, products = head.log_probabilities(kept[part], target[part], gradient=True)
+            assert products is not None
+            products = products.mul_(d_found[part, None]).to(ctx.dtype)
+            if d_hidden is not None:
+                d_hidden[part] = torch.mm(products, head.weight)
+            d_weight += torch.mm(products.t(), kept[part].to(ctx.dtype))
+        return d_hidden, d_weight, None, None, None
+
+
+class _Head:
+    """An output layer in the compute dtype."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, logits: Logits, dtype: torch.dtype) -> None:
+        self.weight, self.bias, self.logits = weight.to(dtype), None if bias is None else bias.to(dtype), logits
+
+    def chunks(self, rows: int) -> Iterator[slice]:
+        """Parts of the rows whose logits are at most ``CHUNK``."""
+        step = max(1, CHUNK // len(self.weight))
+        return (slice(start, start + step) for start in range(0, rows, step))
+
+    def log_probabilities(
+        self, rows: torch.Tensor, target: torch.Tensor, *, gradient: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Of the targets (n,); and their gradient with respect to the products (n, V) in float32, if wanted."""
+        rows = rows.to(self.weight.dtype)
+        weight = self.weight.t()
+        products = torch.mm(rows, weight) if self.bias is None else torch.addmm(self.bias, rows, weight)
+        logits = self.logits(products)
+        del products
+        every = torch.log_softmax(logits, -1)
+        found = every.gather(1, target[:, None])[:, 0]
+        if not gradient:
+            return found, None
+        d_logits = every.exp_().neg_()
+        d_logits[torch.arange(len(rows), device=rows.device), target] += 1
+        return found, self.logits.gradient(d_logits, logits)
+
+
+@contextmanager
+def _forward_of(module: torch.nn.Module, forward: Callable[..., torch.Tensor]) -> Iterator[None]:
+    """``module`` computes ``forward`` inside."""
+    before = module.__dict__.get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del module.forward
+        else:
+            module.forward = before

@@ -1,0 +1,368 @@
+"""LoRA adapters with peft: a fresh one on a base, one from a folder, and one into a folder.
+
+What is written loads with plain ``PeftModel.from_pretrained(base_model, folder)`` and gives the same answers.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from organon.config.schema import AdapterConfig
+from organon.config.spec import BaseModel
+from organon.errors import ConfigError, UserError
+from organon.models.adapter_files import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    AdapterFile,
+    check_base,
+    check_shapes,
+    read_adapter,
+)
+from organon.models.folder import public_name
+from organon.models.load import quiet
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedModel
+
+# These take a part out of the base's weights and put it into the adapter.
+CHANGES_BASE = ("pissa", "olora")
+_START = "organon_start"  # attribute of the model: the adapter as it was drawn
+
+
+def new_adapter(model: PreTrainedModel, adapter: AdapterConfig, *, seed: int) -> PeftModel:
+    """``model`` with a fresh, trainable LoRA adapter (float32), drawn from ``seed``.
+
+    Raises:
+        ConfigError: CFG-059, a name or pattern matches no module of the model; CFG-060, the model does not
+            allow what is asked for.
+    """
+    from peft import get_peft_model
+
+    saved, tied = _modules_to_save(model, adapter)
+    _check_targets(model, adapter)
+    _check_int8(model, dora=adapter.use_dora)
+    torch.manual_seed(seed)
+    with quiet():
+        found = get_peft_model(model, _lora_config(adapter, saved, ensure_tied=tied and _peft_ties(saved)))
+    _check_patterns(found, adapter)
+    if tied and not _peft_ties(saved):
+        _tie(found)
+    if adapter.bias != "none":
+        _check_bias(found, adapter, model.dtype)
+    _train_in_float32(found, model.dtype)
+    if adapter.init in CHANGES_BASE:
+        setattr(found, _START, _ab_weights(found))
+    return found
+
+
+def attach_adapter(
+    model: PreTrainedModel | PeftModel, folder: str | Path, name: str = "default", *, base: BaseModel | None = None
+) -> PeftModel:
+    """``model`` with the saved adapter in ``folder`` on it, frozen; a further one if it has some already.
+
+    ``base``: what ``model`` is, to be compared with the base that the adapter names.
+
+    Raises:
+        UserError: CKPT-067 to CKPT-071, the files are damaged, not finite, or of another base or rank.
+        SecurityError: SEC-065, SEC-073: pickles, or a config that names code.
+    """
+    from peft import PeftModel
+
+    adapter = read_adapter(Path(folder))
+    if base is not None:
+        check_base(adapter, public_name(base), base.revision)
+    modules = module_shapes(model)
+    check_shapes(adapter, modules)
+    _check_complete(adapter, modules)
+    _check_int8(model, dora=bool(adapter.config.get("use_dora")))
+    with quiet():
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(folder), adapter_name=name, is_trainable=False)
+            return model
+        return PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=False)
+
+
+def save_adapter(model: PeftModel, folder: Path, base: BaseModel) -> None:
+    """Write ``adapter_model.safetensors`` and ``adapter_config.json`` into the existing ``folder``.
+
+    The bytes depend on the weights and the settings alone: no path of this machine, and no order of a
+    Python set, is in them. An adapter that began as a part of the base (PiSSA, OLoRA) is written as what
+    the training changed, of twice the rank, so that it fits the base as it is.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    # Embeddings that are trained are among the modules to save, so peft need not look for them.
+    weights = get_peft_model_state_dict(model, save_embedding_layers=False)
+    config = copy.copy(model.peft_config["default"])
+    if hasattr(model, _START):
+        weights, config = _difference(weights, config, getattr(model, _START))
+    taken: set[int] = set()
+    separate = {}
+    for name, tensor in weights.items():  # tied weights share memory, which safetensors does not allow
+        plain = tensor.detach().cpu().contiguous()
+        separate[name] = plain.clone() if plain.data_ptr() in taken else plain
+        taken.add(plain.data_ptr())
+    save_file(separate, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    config.base_model_name_or_path, config.revision, config.inference_mode = public_name(base), base.revision, True
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(config.to_dict(), indent=2, sort_keys=True, default=sorted) + "\n")
+
+
+def module_shapes(model: PreTrainedModel | PeftModel) -> dict[str, tuple[int, int]]:
+    """The shape (outputs, inputs) of each module that LoRA can adapt, by its name in the base model."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from transformers.pytorch_utils import Conv1D
+
+    shapes: dict[str, tuple[int, int]] = {}
+    for name, module in _base_of(model).named_modules():
+        inner = re.search(r"\.(base_layer|lora_\w+|original_module|modules_to_save)(\.|$)", name)
+        layer = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+        layer = getattr(layer, "original_module", layer)
+        if inner:
+            continue
+        if isinstance(layer, torch.nn.Linear):  # bitsandbytes' layers are subclasses, with packed weights
+            shapes[name] = (layer.out_features, layer.in_features)
+        elif isinstance(layer, Conv1D):
+            shapes[name] = (layer.weight.shape[1], layer.weight.shape[0])
+        elif isinstance(layer, torch.nn.Embedding):
+            shapes[name] = (layer.num_embeddings, layer.embedding_dim)
+    return shapes
+
+
+def _lora_config(adapter: AdapterConfig, modules_to_save: list[str], *, ensure_tied: bool) -> LoraConfig:
+    from peft import LoraConfig
+
+    targets = adapter.target_modules
+    return LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=targets if isinstance(targets, str) else sorted(targets),
+        use_rslora=adapter.use_rslora,
+        use_dora=adapter.use_dora,
+        init_lora_weights=True if adapter.init == "default" else adapter.init,
+        bias=adapter.bias,
+        rank_pattern=dict(adapter.rank_pattern),
+        alpha_pattern=dict(adapter.alpha_pattern),
+        modules_to_save=modules_to_save or None,
+        ensure_weight_tying=ensure_tied,
+        task_type="CAUSAL_LM",
+    )
+
+
+def _modules_to_save(model: PreTrainedModel, adapter: AdapterConfig) -> tuple[list[str], bool]:
+    """The modules that are trained in full, and whether input and output embeddings among them are one matrix."""
+    modules = dict(model.named_modules())
+    names = sorted(set(adapter.modules_to_save))
+    for name in names:
+        matched = [m for full, m in modules.items() if full == name or full.endswith(f".{name}")]
+        if not matched:
+            raise _no_match("adapter.modules_to_save", name, {full.rsplit(".", 1)[-1] for full in modules if full})
+        packed = [p for m in matched for p in m.parameters() if not p.is_floating_point()]
+        if packed:
+            raise ConfigError(
+                f"{name} is quantised, so it cannot be trained in full",
+                code="CFG-060",
+                where="adapter.modules_to_save",
+                fix="adapter=lora for an unquantised base, or leave it out: LoRA adapts it",
+            )
+    embeddings = [_name_of(modules, m) for m in (model.get_input_embeddings(), model.get_output_embeddings())]
+    asked = {n for n in names if any(e == n or e.endswith(f".{n}") for e in embeddings)}
+    tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    if adapter.train_embeddings or (tied and asked):
+        last = [e.rsplit(".", 1)[-1] for e in embeddings]
+        # With tied weights peft asks for the input embeddings alone, and ties the copy of the output to them.
+        names = [n for n in names if n not in asked] + (last[:1] if tied and _peft_ties(last[:1]) else last)
+        return names, tied
+    return names, False
+
+
+def _peft_ties(modules_to_save: list[str]) -> bool:
+    """Whether peft itself keeps tied embeddings tied: it knows them by name."""
+    from peft.utils.constants import EMBEDDING_LAYER_NAMES
+
+    return "lm_head" not in modules_to_save and any(name in EMBEDDING_LAYER_NAMES for name in modules_to_save)
+
+
+def _tie(model: PeftModel) -> None:
+    """One trained matrix for input and output embeddings."""
+    base = model.get_base_model()
+    wrapped = [
+        layer.modules_to_save["default"] for layer in (base.get_input_embeddings(), base.get_output_embeddings())
+    ]
+    wrapped[1].weight = wrapped[0].weight
+
+
+def _check_targets(model: PreTrainedModel, adapter: AdapterConfig) -> None:
+    shapes = module_shapes(model)
+    if isinstance(adapter.target_modules, str):
+        return
+    for target in adapter.target_modules:
+        matched = [name for name in shapes if name == target or name.endswith(f".{target}")]
+        if not matched:
+            linear = {n.rsplit(".", 1)[-1] for n, m in model.named_modules() if n in shapes and not _is_embedding(m)}
+            raise _no_match("adapter.target_modules", target, linear, fix="adapter.target_modules=all-linear")
+        tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+        ends = {id(model.get_input_embeddings()), id(model.get_output_embeddings())}
+        if tied and any(id(model.get_submodule(name)) in ends for name in matched):
+            raise ConfigError(
+                f"{target} is one matrix for input and output embeddings; LoRA on it could not be merged",
+                code="CFG-060",
+                where="adapter.target_modules",
+                fix="adapter.train_embeddings=true trains it in full; leave it out of the targets",
+            )
+
+
+def _check_int8(model: torch.nn.Module, *, dora: bool) -> None:
+    """peft 0.21 moves the int8 weights of DoRA layers about on a CPU, and their scales are lost."""
+    weights = [module._parameters.get("weight") for module in model.modules()] if dora else []
+    if any(w is not None and w.dtype == torch.int8 and w.device.type == "cpu" for w in weights):
+        raise ConfigError(
+            "DoRA on an int8 base works on a GPU only: on a CPU, peft 0.21 loses the scales of the int8 weights",
+            code="CFG-060",
+            where="adapter.use_dora",
+            fix="adapter.quantization=nf4, or adapter.use_dora=false",
+        )
+
+
+def _check_patterns(model: PeftModel, adapter: AdapterConfig) -> None:
+    """A pattern that matches nothing would be ignored; a rank above a matrix's own cannot be taken out of it."""
+    from peft.tuners.lora import LoraLayer
+
+    layers = {name: m for name, m in model.get_base_model().named_modules() if isinstance(m, LoraLayer)}
+    for field in ("rank_pattern", "alpha_pattern"):
+        for pattern in getattr(adapter, field):
+            if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in layers):
+                raise _no_match(f"adapter.{field}", pattern, {name.rsplit(".", 1)[-1] for name in layers})
+    if adapter.init not in CHANGES_BASE:
+        return
+    for name, layer in layers.items():
+        full = min(layer.in_features, layer.out_features)
+        if layer.r["default"] > full:
+            raise ConfigError(
+                f"rank {layer.r['default']} is above the rank of {name} ({full}), which adapter.init={adapter.init} "
+                "takes the adapter from",
+                code="CFG-060",
+                where="adapter.rank",
+                fix=f"adapter.rank={full}, or adapter.init=default",
+            )
+
+
+def _check_bias(model: PeftModel, adapter: AdapterConfig, dtype: torch.dtype) -> None:
+    if dtype != torch.float32:
+        raise ConfigError(
+            f"bias={adapter.bias}: biases are trained in float32, but the layers that they belong to are in {dtype}",
+            code="CFG-060",
+            where="adapter.bias",
+            fix="model.dtype=float32, or adapter.bias=none",
+        )
+    if not any(name.endswith(".bias") and p.requires_grad for name, p in model.named_parameters()):
+        raise ConfigError(
+            f"bias={adapter.bias}, but the layers of this model have no biases",
+            code="CFG-060",
+            where="adapter.bias",
+            fix="adapter.bias=none",
+        )
+
+
+def _train_in_float32(model: PeftModel, dtype: torch.dtype) -> None:
+    """Small updates vanish in 16 bits: whatever is trained is kept in 32, and the base in its own ``dtype``."""
+    from peft.utils import ModulesToSaveWrapper
+
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    if dtype == torch.float32:
+        return
+
+    def widen(module: torch.nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(a.float() if torch.is_tensor(a) and a.is_floating_point() else a for a in arguments)
+
+    def narrow(module: torch.nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
+        return output.to(dtype) if torch.is_tensor(output) else output
+
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            module.modules_to_save["default"].register_forward_pre_hook(widen)
+            module.modules_to_save["default"].register_forward_hook(narrow)
+
+
+def _check_complete(adapter: AdapterFile, modules: Iterable[str]) -> None:
+    """peft would draw what the files lack at random, with a warning."""
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    with quiet():
+        config = LoraConfig.from_pretrained(str(adapter.folder))
+    targets = [] if config.target_modules == "all-linear" else modules
+    missing = [m for m in targets if m not in adapter.shapes and check_target_module_exists(config, m)]
+    missing += [n for n in config.modules_to_save or () if not any(f".{n}." in tensor for tensor in adapter.tensors)]
+    if missing:
+        raise UserError(
+            f"the adapter (of {adapter.base_name}) lacks the weights of {len(missing)} modules: {missing[0]}",
+            code="CKPT-071",
+            where=str(adapter.folder),
+            fix="take another copy, or load the base that it was trained on",
+        )
+
+
+def _ab_weights(model: PeftModel) -> dict[str, torch.Tensor]:
+    from peft import get_peft_model_state_dict
+
+    weights = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {
+        name: tensor.detach().clone() for name, tensor in weights.items() if ".lora_A." in name or ".lora_B." in name
+    }
+
+
+def _difference(
+    weights: dict[str, torch.Tensor], config: LoraConfig, start: dict[str, torch.Tensor]
+) -> tuple[dict[str, torch.Tensor], LoraConfig]:
+    """The adapter as its change since ``start``: B A - B0 A0 as one product of twice the rank.
+
+    As peft's ``path_initial_model_for_weight_conversion``, from memory. The scaling stays: alpha / rank,
+    or alpha / sqrt(rank) with rsLoRA.
+    """
+    weights, config = dict(weights), copy.copy(config)
+    for name, first in start.items():
+        if ".lora_A." in name:
+            weights[name] = torch.cat([weights[name], first.to(weights[name])], dim=0)  # 2r, inputs
+        else:
+            weights[name] = torch.cat([weights[name], -first.to(weights[name])], dim=1)  # outputs, 2r
+    config.init_lora_weights = True
+    config.r *= 2
+    config.lora_alpha *= 2**0.5 if config.use_rslora else 2
+    config.rank_pattern = {name: 2 * rank for name, rank in config.rank_pattern.items()}
+    config.alpha_pattern = {name: 2 * alpha for name, alpha in config.alpha_pattern.items()}
+    return weights, config
+
+
+def _base_of(model: PreTrainedModel | PeftModel) -> Any:
+    from peft import PeftModel
+
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def _is_embedding(module: torch.nn.Module) -> bool:
+    return isinstance(module, torch.nn.Embedding)
+
+
+def _name_of(modules: dict[str, torch.nn.Module], wanted: torch.nn.Module) -> str:
+    return next(name for name, module in modules.items() if module is wanted)
+
+
+def _no_match(where: str, name: str, known: set[str], fix: str = "") -> ConfigError:
+    return ConfigError(
+        f"{name}: no module of the model matches. Found: {', '.join(sorted(known))}",
+        code="CFG-059",
+        where=where,
+        fix=fix,
+    )

@@ -1,0 +1,200 @@
+"""Encoded rows as flat arrays in a folder: written in one pass in constant memory, read as a memory map.
+
+D documents, T tokens of all of them, S spans of all of them:
+
+    ids.bin      uint16 (vocabularies up to 65,536) or int32 (T,)   documents one behind another
+    lengths.bin  int32 (D,)      tokens of each document
+    spans.bin    int32 (S, 3)    start, end (tokens of its document) and kind: TRAINED | ANSWER
+    counts.bin   int32 (D,)      spans of each document
+    lines.bin    int32 (D,)      the line of the JSON Lines file that the document came from
+    tokens.json  what they hold
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from organon.errors import DataError
+from organon.models.chat import Document, encode_rows
+from organon.store.files import report_disk_errors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FORMAT = 1
+TRAINED, ANSWER = 1, 2  # bits of a span's kind
+META = "tokens.json"
+FILES = ("ids", "lengths", "spans", "counts", "lines")
+CHUNK_ROWS, CHUNK_CHARACTERS = 512, 2**20  # that are encoded at once
+
+Progress = Callable[[int, int], None]  # rows done, rows in all
+NumberedRow = tuple[int, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class TokenArrays:
+    """The arrays of one folder. ``offsets`` (D + 1,): where each document's tokens begin; ``first_span`` likewise."""
+
+    ids: NDArray[Any]
+    lengths: NDArray[np.int32]
+    spans: NDArray[np.int32]
+    counts: NDArray[np.int32]
+    lines: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    first_span: NDArray[np.int64]
+    documents_per_row: int
+
+    @classmethod
+    def open(cls, folder: Path) -> TokenArrays:
+        """Map the files of ``folder`` into memory; nothing but the lengths is read."""
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+        ids = _map(folder / "ids.bin", meta["dtype"])
+        lengths, counts, lines = (_map(folder / f"{name}.bin", "<i4") for name in ("lengths", "counts", "lines"))
+        spans = _map(folder / "spans.bin", "<i4").reshape(-1, 3)
+        return cls(
+            ids, lengths, spans, counts, lines, _starts(lengths), _starts(counts), int(meta["documents_per_row"])
+        )
+
+    def ids_of(self, document: int) -> NDArray[np.int32]:
+        """(length,) The tokens of one document, copied."""
+        return np.asarray(self.ids[self.offsets[document] : self.offsets[document + 1]]).astype(np.int32)
+
+    def spans_of(self, document: int) -> list[tuple[int, int, int]]:
+        """Start, end and kind of one document's spans."""
+        first, behind = self.first_span[document : document + 2]
+        return [tuple(span) for span in self.spans[first:behind].tolist()]
+
+    def trained_within(self, lengths: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+        """(D,) Tokens trained on within ``lengths`` (D,) of each document; never its first, which nothing predicts."""
+        spans, document = self._of_kind(TRAINED)
+        inside = np.minimum(spans[:, 1], lengths[document]) - np.maximum(spans[:, 0], 1)
+        return np.bincount(document, np.maximum(inside, 0), minlength=len(self.lengths)).astype(np.int32)
+
+    def needed(self) -> NDArray[np.int64]:
+        """(D,) The shortest length at which each document has a token to train on; 0 where it never has."""
+        spans, document = self._of_kind(TRAINED)
+        start = np.maximum(spans[:, 0], 1)
+        useful = spans[:, 1] > start
+        first = np.full(len(self.lengths), np.iinfo(np.int64).max)
+        np.minimum.at(first, document[useful], start[useful] + 1)
+        return np.where(first == np.iinfo(np.int64).max, 0, first)
+
+    def answers_beyond(self, lengths: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+        """(D,) Whether one of the assistant's turns begins behind the first ``lengths`` (D,) tokens."""
+        spans, document = self._of_kind(ANSWER)
+        found = np.zeros(len(self.lengths), dtype=np.bool_)
+        found[document[spans[:, 0] >= lengths[document]]] = True
+        return found
+
+    def _of_kind(self, kind: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        chosen = (self.spans[:, 2] & kind) != 0
+        return self.spans[chosen], np.repeat(np.arange(len(self.lengths)), self.counts)[chosen]
+
+
+def _map(path: Path, dtype: str) -> NDArray[Any]:
+    if path.stat().st_size == 0:  # cannot be mapped
+        return np.empty(0, dtype=dtype)
+    return np.memmap(path, dtype=dtype, mode="r")
+
+
+def _starts(sizes: NDArray[np.int32]) -> NDArray[np.int64]:
+    starts = np.zeros(len(sizes) + 1, dtype=np.int64)
+    np.cumsum(sizes, out=starts[1:])
+    return starts
+
+
+def write_tokens(
+    folder: Path,
+    rows: Iterable[NumberedRow],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    loss_on: str,
+    total: int,
+    place: Callable[[int], str],
+    on_progress: Progress | None = None,
+) -> None:
+    """Encode numbered rows into the files of ``folder``, which exists.
+
+    ``place`` names a row by its number in errors. Memory does not grow with the rows.
+
+    Raises:
+        DataError, SecurityError, ConfigError: as ``encode_rows``; DATA-015 for rows of several kinds.
+        StoreError: the disk is full or not writable.
+    """
+    dtype = "<u2" if max(tokenizer.get_vocab().values(), default=0) < 2**16 else "<i4"
+    per_row, done = 0, 0
+    with contextlib.ExitStack() as stack, report_disk_errors(folder / "ids.bin"):
+        files = {name: stack.enter_context((folder / f"{name}.bin").open("wb")) for name in FILES}
+        for chunk in _chunks(rows):
+            places = [place(number) for number, _ in chunk]
+            encoded = encode_rows(tokenizer, [row for _, row in chunk], places, loss_on=loss_on)
+            per_row = per_row or len(encoded[0])
+            _check_alike(encoded, places, per_row)
+            _append(files, encoded, [number for number, _ in chunk], dtype)
+            done += len(chunk)
+            if on_progress:
+                on_progress(done, total)
+        meta = {"format": FORMAT, "dtype": dtype, "documents_per_row": max(per_row, 1), "rows": done}
+        (folder / META).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+
+
+def _chunks(rows: Iterable[NumberedRow]) -> Iterator[list[NumberedRow]]:
+    chunk: list[NumberedRow] = []
+    size = 0
+    for number, row in rows:
+        chunk.append((number, row))
+        size += _characters(row)
+        if len(chunk) == CHUNK_ROWS or size > CHUNK_CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _characters(row: Mapping[str, Any]) -> int:
+    """About how long a row is."""
+    parts = [part for part in row.values() if isinstance(part, list)]
+    texts = sum(len(value) for value in row.values() if isinstance(value, str))
+    return texts + sum(len(str(message.get("content", ""))) for part in parts for message in part)
+
+
+def _check_alike(encoded: Sequence[Sequence[Document]], places: Sequence[str], per_row: int) -> None:
+    for documents, place in zip(encoded, places, strict=True):
+        if len(documents) != per_row:
+            raise DataError(
+                "preference rows and other rows are mixed in one dataset",
+                code="DATA-015",
+                where=place,
+                fix="put them into datasets of their own",
+            )
+
+
+def _append(
+    files: Mapping[str, BinaryIO], encoded: Sequence[Sequence[Document]], numbers: Sequence[int], dtype: str
+) -> None:
+    documents = [document for row in encoded for document in row]
+    spans = [_spans(document) for document in documents]
+    columns: dict[str, tuple[list[Any], str]] = {
+        "ids": ([token for document in documents for token in document.ids], dtype),
+        "lengths": ([len(document.ids) for document in documents], "<i4"),
+        "spans": ([value for found in spans for span in found for value in span], "<i4"),
+        "counts": ([len(found) for found in spans], "<i4"),
+        "lines": ([number for number, row in zip(numbers, encoded, strict=True) for _ in row], "<i4"),
+    }
+    for name, (values, kind) in columns.items():
+        files[name].write(np.asarray(values, dtype=kind).tobytes())
+
+
+def _spans(document: Document) -> list[tuple[int, int, int]]:
+    kinds = dict.fromkeys(document.answers, ANSWER)
+    for span in document.trained:
+        kinds[span] = kinds.get(span, 0) | TRAINED
+    return sorted((start, end, kind) for (start, end), kind in kinds.items())

@@ -1,0 +1,102 @@
+"""``checkpoint_dir``: a training's folders of weights where the user wants them, as plain copies.
+
+Copies and not links: the store's files are read-only and stand for a key, these are the user's to change.
+"""
+
+from __future__ import annotations
+
+import errno
+import filecmp
+import os
+import shutil
+from pathlib import Path
+
+from organon.backends.base import Backend
+from organon.backends.lightning.workdir import Workdir
+from organon.config.paths import expand
+from organon.errors import ConfigError
+from organon.store.files import report_disk_errors, sync_file, sync_folder
+
+
+def check_backend(pattern: str | None, backend: Backend) -> None:
+    """Refuse ``checkpoint_dir`` with a backend that keeps the weights itself. Raises ConfigError."""
+    if pattern is not None and not backend.local:
+        raise ConfigError(
+            f"backend {backend.name} yields no weights on this machine",
+            code="CFG-058",
+            where="checkpoint_dir",
+            fix="checkpoint_dir=null, or backend=lightning",
+        )
+
+
+def checkpoint_place(pattern: str | None, name: str) -> Path | None:
+    """The folder that ``pattern`` means for the run ``name``."""
+    return None if pattern is None else expand(pattern.replace("{name}", name), "checkpoint_dir")
+
+
+def check_place(place: Path, run_folder: Path) -> None:
+    """Refuse a ``place`` that holds other files than the training in ``run_folder``, which need not be there yet.
+
+    Raises:
+        ConfigError: CFG-058.
+    """
+    if not place.is_dir():
+        if not os.path.lexists(place):
+            return
+        raise _taken(place, "is no folder")
+    there, ours = _files(place), _weights(run_folder)
+    if there and (there.keys() != ours.keys() or not all(filecmp.cmp(there[n], ours[n], False) for n in there)):
+        other = next((n for n in sorted(there) if n not in ours), next(iter(sorted(there))))
+        raise _taken(place, f"holds files that are not of this training, such as {other}")
+
+
+def copy_checkpoints(run_folder: Path, place: Path) -> None:
+    """Put the folders of weights in ``run_folder`` into ``place``, all of them or none.
+
+    Raises:
+        ConfigError: CFG-058, ``place`` holds other files by now.
+        StoreError: the disk does not take them.
+    """
+    weights = _weights(run_folder)
+    unfinished = place.with_name(f".{place.name}.{os.getpid()}.new")
+    with report_disk_errors(place, sum(file.stat().st_size for file in weights.values())):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            unfinished.mkdir()
+            for name, file in weights.items():
+                copy = unfinished / name
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)  # without the store's read-only mode
+                sync_file(copy)
+            _rename(unfinished, place)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    check_place(place, run_folder)
+
+
+def _rename(unfinished: Path, place: Path) -> None:
+    """Over an empty folder at most; what else stands there is looked at by ``check_place``."""
+    try:
+        unfinished.rename(place)
+        sync_folder(place.parent)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+
+
+def _taken(place: Path, cause: str) -> ConfigError:
+    return ConfigError(
+        f"{place} {cause}",
+        code="CFG-058",
+        where="checkpoint_dir",
+        fix="name a new folder; with {name} in it each run has its own: 'checkpoint_dir=\"outputs/ck-out-{name}\"'",
+    )
+
+
+def _weights(run_folder: Path) -> dict[str, Path]:
+    """The files of all folders of weights, by their paths relative to ``run_folder``."""
+    return {f"{w.name}/{n}": file for w in Workdir(run_folder).weights() for n, file in _files(w).items()}
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if not file.is_dir()}

@@ -1,0 +1,146 @@
+"""What resolving does with rows: kinds, system prompts, classes, and the recipe that a method names."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from organon.backends.fake import FakeBackend
+from organon.config.compose import compose
+from organon.config.schema import DatasetConfig
+from organon.config.spec import TrainSpec, from_dict, identity, to_dict
+from organon.errors import ConfigError, DataError
+from organon.pipeline.resolve import load_rows, resolve
+from organon.store.store import Store
+
+PAIRS = [{"prompt": f"q{i}", "chosen": f"good{i}", "rejected": f"bad{i}"} for i in range(10)]
+RECIPE = "from organon.backends.lightning.module import CompletionModule\n\nclass Mine(CompletionModule): ...\n"
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.py").write_text(RECIPE)
+
+
+def write(rows: list[Any], name: str = "rows.jsonl") -> str:
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return name
+
+
+def dataset(rows: list[Any], **changes: Any) -> DatasetConfig:
+    return dataclasses.replace(DatasetConfig(name="mine", source=write(rows)), **changes)
+
+
+def resolved(*overrides: str, rows: Any = None) -> TrainSpec:
+    config = compose("train", ["backend=fake", "logger=none", *overrides])
+    return resolve(config, Store.open("store"), FakeBackend(), rows=rows)
+
+
+def test_preference_rows_are_stored_in_canonical_form() -> None:
+    write(PAIRS)
+    spec = resolved("method=dpo", "dataset=preference", "dataset.source=rows.jsonl", "dataset.system_prompt=Hello.")
+    stored = [json.loads(line) for line in Path(spec.dataset_path).read_text().splitlines()]
+    assert len(stored) == 9
+    assert spec.validation_hash is not None
+    assert stored[0] == {
+        "prompt": [{"role": "system", "content": "Hello."}, {"role": "user", "content": "q0"}],
+        "chosen": [{"role": "assistant", "content": "good0"}],
+        "rejected": [{"role": "assistant", "content": "bad0"}],
+    }
+
+
+def test_text_rows_are_stored_as_they_are() -> None:
+    write([{"text": f"text {i}\n"} for i in range(10)])
+    spec = resolved("dataset=text", "dataset.source=rows.jsonl", "dataset.validation_fraction=0")
+    assert Path(spec.dataset_path).read_text().splitlines()[3] == '{"text": "text 3\\n"}'
+    assert spec.dataset.loss_on == "all"
+
+
+def test_rows_given_in_memory_must_fit_the_method() -> None:
+    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    with pytest.raises(ConfigError, match=r"dpo cannot train on rows of messages \(rows\[0\]\)"):
+        resolved("method=dpo", "dataset=preference", "dataset.source=memory", rows=[row])
+    with pytest.raises(ConfigError, match=r"supervised cannot train on rows of preference \(rows\[1\]\)") as caught:
+        resolved("dataset=messages", "dataset.source=memory", rows=[row, PAIRS[0]])
+    assert caught.value.fix == "method=dpo"
+
+
+# -- classes (MF-23) --------------------------------------------------------------------------------------
+
+
+def scenarios() -> list[dict[str, Any]]:
+    """30 harmful and 10 harmless questions, with what says so beside them."""
+    return [{"input": f"question {i}", "output": "answer", "rating": "bad" if i % 4 else "good"} for i in range(40)]
+
+
+def test_classes_are_balanced_in_the_training_rows() -> None:
+    """MF-23: within the ratio, the same rows each time, and none of them invented."""
+    config = dataset(scenarios(), format="instruct", balance_by="rating", balance_ratio=2.0, validation_fraction=0.2)
+    train, validation = load_rows(config)
+    everything, held = load_rows(dataclasses.replace(config, balance_by=None))
+    assert validation == held  # what is measured stays as it came
+    assert [row for row in everything if row in train] == train
+    rating = {row["input"]: row["rating"] for row in scenarios()}
+    counts = Counter(rating[row["messages"][0]["content"]] for row in train)
+    assert counts["bad"] == 2 * counts["good"] > 0
+    assert load_rows(config) == (train, validation)
+    assert load_rows(dataclasses.replace(config, split_seed=1))[0] != train
+
+
+def test_labels_do_not_become_part_of_the_rows() -> None:
+    train, _ = load_rows(dataset(scenarios(), format="instruct", balance_by="rating", balance_ratio=9.0))
+    assert all(list(row) == ["messages"] for row in train)
+
+
+def test_balancing_says_what_it_leaves_out() -> None:
+    from loguru import logger
+
+    lines: list[str] = []
+    handler = logger.add(lines.append, format="{message}")
+    load_rows(dataset(scenarios(), format="instruct", balance_by="rating", validation_fraction=0.0))
+    logger.remove(handler)
+    assert "rows.jsonl: balanced by rating: classes `good`: 10, `bad`: 10; left out 20 of `bad`\n" in lines
+
+
+def test_rows_without_a_class_are_refused() -> None:
+    with pytest.raises(DataError) as caught:
+        load_rows(dataset(scenarios(), format="instruct", balance_by="ratings"))
+    assert caught.value.where == f"{Path.cwd()}/rows.jsonl:1 field ratings"
+    with pytest.raises(DataError) as caught:
+        load_rows(dataset(scenarios()[1:4], format="instruct", balance_by="rating", validation_fraction=0.0))
+    assert caught.value.code == "DATA-022"
+
+
+def test_generated_rows_have_no_classes() -> None:
+    with pytest.raises(ConfigError, match="zoo:capitalization makes rows without classes") as caught:
+        load_rows(dataclasses.replace(compose("train").dataset, balance_by="kind"))
+    assert caught.value.where == "dataset.balance_by"
+
+
+# -- the recipe (CK-43, CK-64) ----------------------------------------------------------------------------
+
+
+def test_the_recipe_is_named_by_its_content() -> None:
+    spec = resolved("method.recipe=recipe.py:Mine")
+    assert spec.method.recipe == f"{Path.cwd()}/recipe.py:Mine"
+    key = identity(spec)
+    assert str(Path.cwd()) not in json.dumps(key)
+    Path("moved.py").write_text(RECIPE)
+    assert identity(resolved("method.recipe=moved.py:Mine")) == key
+    Path("recipe.py").write_text(RECIPE + "# edited\n")
+    assert identity(resolved("method.recipe=recipe.py:Mine")) != key
+    assert identity(resolved("method.recipe=moved.py:CompletionModule")) != key
+    assert identity(resolved()) != key
+    assert from_dict(TrainSpec, json.loads(json.dumps(to_dict(spec)))) == spec
+
+
+def test_a_recipe_that_is_not_there_is_refused_before_anything_is_stored() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'Mine'"):
+        resolved("method.recipe=recipe.py:Mien")
+    assert not list(Path("store").rglob("*.jsonl"))
