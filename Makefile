@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo test check bench wheel clean
+.PHONY: help setup demo test check bench bench-training wheel clean
 
 help:  ## Show this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: $(STAMP)  ## Create .venv and install organon with its tested versions
 
@@ -35,6 +35,16 @@ check: setup  ## Lint, types, import rules
 
 bench: setup  ## Measure speed and memory side by side (see benchmarks/README.md)
 	@$(BIN)/python benchmarks/startup.py
+
+bench-training: setup $(VENV)/peers/.installed  ## Train beside TRL and the HF Trainer (half an hour; benchmarks/README.md)
+	@$(BIN)/python benchmarks/training.py $(BENCH)
+
+# The peers lie beside our packages, not among them; what they share with us (torch, transformers, peft) is the same.
+$(VENV)/peers/.installed: benchmarks/requirements.txt $(STAMP)
+	@rm -rf $(VENV)/peers
+	@echo "Installing the peers of the benchmark into $(VENV)/peers ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/peers -r benchmarks/requirements.txt 2> >(grep -v '^WARNING' >&2)
+	@touch $@
 
 wheel: setup  ## Build dist/*.whl
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist . > /dev/null && ls dist/*.whl

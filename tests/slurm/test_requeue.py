@@ -64,7 +64,7 @@ class Batch:
         assert found is not None
         return found.group(1)
 
-    def wait_for_step(self, step: int, seconds: float = 120) -> None:
+    def wait_for_step(self, step: int, seconds: float = 240) -> None:
         """Until its training has done ``step`` steps."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -77,7 +77,7 @@ class Batch:
             time.sleep(0.05)
         pytest.fail(f"no step {step}: {self.show('JobState')}\n{self.log}")
 
-    def wait_for_state(self, *states: str, seconds: float = 120) -> str:
+    def wait_for_state(self, *states: str, seconds: float = 240) -> str:
         """Until SLURM says one of ``states``."""
         deadline = time.monotonic() + seconds
         while (state := self.show("JobState")) not in states:
@@ -87,7 +87,7 @@ class Batch:
 
     def finish(self) -> Path:
         """Until it is through, however often it is requeued; its run in the store."""
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 500
         while (state := self.show("JobState")) in ("PENDING", "RUNNING", "COMPLETING", "PREEMPTED", "NODE_FAIL"):
             assert time.monotonic() < deadline, f"{state}\n{self.log}"
             self.hurry()

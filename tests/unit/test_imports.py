@@ -14,6 +14,7 @@ MAY_BE_HEAVY = (
     "organon.backends.lightning.",
     "organon.models.load",
     "organon.models.adapters",
+    "organon.models.adapter_limits",
     "organon.models.merge",
     "organon.models.probe",
     "organon.models.compare",

@@ -127,12 +127,12 @@ class CachedBackend:
         if key in self._done:
             return self._done[key]
         try:
-            job = Job.read(self._workdir(key))
+            job = Job.read(self.workdir(key))
             status = None if job is None else await self._look(job)
         except (KeyError, OSError):
             # Another process may have been publishing the job, staging folder and all, while we looked.
             async with self._locked(key):
-                if Job.read(self._workdir(key)) is not None:
+                if Job.read(self.workdir(key)) is not None:
                     raise
             status = None
         if status is None:
@@ -147,7 +147,7 @@ class CachedBackend:
     async def cancel(self, job_id: str) -> None:
         """Ask the job for the key ``job_id`` to stop; no error if it has ended."""
         async with self._locked(job_id):
-            job = Job.read(self._workdir(job_id))
+            job = Job.read(self.workdir(job_id))
             if job is None:
                 if not self.store.place("runs", job_id).exists():
                     raise KeyError(job_id)
@@ -186,7 +186,7 @@ class CachedBackend:
             published = self.store.place("runs", key).exists()
             if published and self.read_cache and await self._serve(key):
                 return key, True  # another process was faster
-            job = Job.read(self._workdir(key))
+            job = Job.read(self.workdir(key))
             if job is None or not await self._take_up(job):
                 attempts = 0 if job is None else job.attempts
                 await self._start(Job.for_spec(spec, key, self.name, attempts), spec, config, replaces=published)
@@ -225,12 +225,12 @@ class CachedBackend:
         write_json(workdir / SPEC, to_dict(spec))
         if config is not None or not (workdir / CONFIG).exists():
             write_json(workdir / CONFIG, config if config is not None else config_of(spec))
-        job.write(self._workdir(job.key))
+        job.write(self.workdir(job.key))
         job_id = await self.backend.submit(spec, job.key, workdir)
         self._attached.add((job.key, job_id))
         job = replace(job, job_id=job_id, attempts=job.attempts + 1)
-        job.write(self._workdir(job.key))
-        job.write_run(self._workdir(job.key), JobStatus(JobState.PENDING))
+        job.write(self.workdir(job.key))
+        job.write_run(self.workdir(job.key), JobStatus(JobState.PENDING))
         logger.bind(key=job.key).info("started job {} on {} ({})", job_id, self.name, job.key)
 
     # -- looking ------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ class CachedBackend:
                 return job.sign(status)
             return None
         async with self._locked(job.key):
-            current = Job.read(self._workdir(job.key))
+            current = Job.read(self.workdir(job.key))
             if current is None:
                 return None
             if current != job:
@@ -262,12 +262,12 @@ class CachedBackend:
 
     async def _noted(self, job: Job, status: JobStatus) -> bool:
         """Bring ``training_run.json`` up to date; False if staging is gone."""
-        path = self._workdir(job.key) / RUN
+        path = self.workdir(job.key) / RUN
         word = status.vendor_status or status.state.value
         if path.exists() and json.loads(path.read_text(encoding="utf-8"))["status"] == word:
             return True
         async with self._locked(job.key):
-            current = Job.read(self._workdir(job.key))
+            current = Job.read(self.workdir(job.key))
             if current == job:
                 current.write_run(path.parent, status)
             return current is not None
@@ -275,19 +275,19 @@ class CachedBackend:
     async def _retry(self, job: Job) -> JobStatus | None:
         """Start a failed job again once its time has come."""
         async with self._locked(job.key):
-            current = Job.read(self._workdir(job.key))
+            current = Job.read(self.workdir(job.key))
             if current is None:
                 return None
             if current.retry_at is not None and self.store.clock() >= current.retry_at:
-                spec = from_dict(TrainSpec, json.loads((self._workdir(job.key) / SPEC).read_text(encoding="utf-8")))
+                spec = from_dict(TrainSpec, json.loads((self.workdir(job.key) / SPEC).read_text(encoding="utf-8")))
                 await self._start(replace(current, retries=current.retries + 1), spec, replaces=current.replace)
-                current = Job.read(self._workdir(job.key)) or current
+                current = Job.read(self.workdir(job.key)) or current
             return current.status()
 
     def _attach(self, job: Job) -> None:
         assert job.job_id is not None
         if (job.key, job.job_id) not in self._attached and isinstance(self.backend, Attachable):
-            self.backend.attach(job.job_id, self._workdir(job.key))
+            self.backend.attach(job.job_id, self.workdir(job.key))
         self._attached.add((job.key, job.job_id))
 
     # -- ending -------------------------------------------------------------------------------------
@@ -295,13 +295,13 @@ class CachedBackend:
     async def _publish(self, job: Job, status: JobStatus) -> JobStatus:
         """The only place that writes a training result to the store. Under the key's lock."""
         assert job.job_id is not None
-        workdir = self._workdir(job.key)
+        workdir = self.workdir(job.key)
         checkpoint = await self.backend.fetch(job.job_id, workdir)
         if checkpoint.kind != "hosted":
             checkpoint = replace(checkpoint, model_id=f"organon/{job.key}")
         status = job.sign(replace(status, model_id=checkpoint.model_id))
         write_json(workdir / CHECKPOINT, to_dict(checkpoint))
-        job.write_run(self._workdir(job.key), status)
+        job.write_run(self.workdir(job.key), status)
         if job.replace:
             self.store.discard("runs", job.key)
         await _to_the_end(asyncio.to_thread(self.store.publish, "runs", job.key, workdir, labels=job.labels))
@@ -323,14 +323,14 @@ class CachedBackend:
         else:
             job = replace(job, ended=state.value)
         status = job.status()
-        job.write(self._workdir(job.key))
-        job.write_run(self._workdir(job.key), status)
+        job.write(self.workdir(job.key))
+        job.write_run(self.workdir(job.key), status)
         return status
 
     # -- the staging folder -------------------------------------------------------------------------
 
-    def _workdir(self, key: str) -> Path:
-        # Store.staging would make the folder: not for a look.
+    def workdir(self, key: str) -> Path:
+        """The folder that the job for ``key`` works in, there or not."""
         return self.store.root / "staging" / relative("runs", key)
 
     async def _find(self, key: str) -> Entry | None:

@@ -29,6 +29,7 @@ usage: organon VERB [group=name ...] [group.key=value ...] [flags]
   organon run experiment=capitalization                    the main job on the embedded model
   organon run -m adapter.rank=4,8 seed=0,1                 a sweep over every combination
   organon run model=llama3_2_1b_instruct dataset=messages dataset.source=data.jsonl
+  organon train --dry-run model=qwen3_8b                   parameters, memory, tokens, steps, time; trains nothing
   organon VERB --help                                      the groups and keys of a verb
 """
 

@@ -111,6 +111,8 @@ def _text(report: Report, perplexity_threshold: float, logit_threshold: float) -
             ("logits", f"mean squared difference {compared.logit_mse:.6f}"),
             ("verdict", f"{report.verdict} (same: below {perplexity_threshold:g} and {logit_threshold:g})"),
         ]
+        if report.verdict == "same" and compared.logit_mse > 0:
+            lines.append(("note", "the logits do differ a little: --data FILE compares on texts of your own"))
     return "".join(f"{name:<11} {text}\n" for name, text in lines)
 
 

@@ -13,6 +13,7 @@ from organon.cli.interrupts import run_async
 from organon.cli.plan import show_plan
 from organon.cli.progress import ProgressDisplay, configure_logging
 from organon.config.schema import RunConfig
+from organon.pipeline.nodes import take_part
 from organon.pipeline.run import Finished, run
 from organon.report.record import FILE_NAME
 from organon.report.table import render
@@ -31,6 +32,8 @@ def one_point(config: RunConfig, invocation: Invocation) -> None:
         show_plan(config, invocation, evaluates=True)
         return
     with ProgressDisplay() as display:
+        if take_part(config, on_event=display):
+            return
         work = run(config, experiment=invocation.experiment, overrides=invocation.overrides, on_event=display)
         finished = run_async(work)
     if invocation.json_output:

@@ -12,6 +12,7 @@ from organon.cli.plan import show_plan
 from organon.cli.progress import ProgressDisplay, configure_logging
 from organon.cli.run import in_sweep
 from organon.config.schema import RunConfig
+from organon.pipeline.nodes import take_part
 from organon.pipeline.train import train
 
 
@@ -27,6 +28,8 @@ def one_point(config: RunConfig, invocation: Invocation) -> None:
         show_plan(in_sweep(config, invocation), invocation)
         return
     with ProgressDisplay() as display:
+        if take_part(in_sweep(config, invocation), on_event=display):
+            return
         trained = run_async(train(in_sweep(config, invocation), on_event=display))
     result = {
         "key": trained.key,

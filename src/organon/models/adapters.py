@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import copy
 import json
-import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +14,23 @@ import torch
 
 from organon.config.schema import AdapterConfig
 from organon.config.spec import BaseModel
-from organon.errors import ConfigError, UserError
+from organon.errors import ConfigError
 from organon.models.adapter_files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
-    AdapterFile,
     check_base,
     check_shapes,
     read_adapter,
+)
+from organon.models.adapter_limits import (
+    CHANGES_BASE,
+    check_bias,
+    check_complete,
+    check_int8,
+    check_patterns,
+    check_targets,
+    module_shapes,
+    no_match,
 )
 from organon.models.folder import public_name
 from organon.models.load import quiet
@@ -32,8 +39,6 @@ if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from transformers import PreTrainedModel
 
-# These take a part out of the base's weights and put it into the adapter.
-CHANGES_BASE = ("pissa", "olora")
 _START = "organon_start"  # attribute of the model: the adapter as it was drawn
 
 
@@ -47,16 +52,16 @@ def new_adapter(model: PreTrainedModel, adapter: AdapterConfig, *, seed: int) ->
     from peft import get_peft_model
 
     saved, tied = _modules_to_save(model, adapter)
-    _check_targets(model, adapter)
-    _check_int8(model, dora=adapter.use_dora)
+    check_targets(model, adapter)
+    check_int8(model, dora=adapter.use_dora)
     torch.manual_seed(seed)
     with quiet():
         found = get_peft_model(model, _lora_config(adapter, saved, ensure_tied=tied and _peft_ties(saved)))
-    _check_patterns(found, adapter)
+    check_patterns(found, adapter)
     if tied and not _peft_ties(saved):
         _tie(found)
     if adapter.bias != "none":
-        _check_bias(found, adapter, model.dtype)
+        check_bias(found, adapter, model.dtype)
     _train_in_float32(found, model.dtype)
     if adapter.init in CHANGES_BASE:
         setattr(found, _START, _ab_weights(found))
@@ -81,8 +86,8 @@ def attach_adapter(
         check_base(adapter, public_name(base), base.revision)
     modules = module_shapes(model)
     check_shapes(adapter, modules)
-    _check_complete(adapter, modules)
-    _check_int8(model, dora=bool(adapter.config.get("use_dora")))
+    check_complete(adapter, modules)
+    check_int8(model, dora=bool(adapter.config.get("use_dora")))
     with quiet():
         if isinstance(model, PeftModel):
             model.load_adapter(str(folder), adapter_name=name, is_trainable=False)
@@ -116,27 +121,6 @@ def save_adapter(model: PeftModel, folder: Path, base: BaseModel) -> None:
     (folder / ADAPTER_CONFIG).write_text(json.dumps(config.to_dict(), indent=2, sort_keys=True, default=sorted) + "\n")
 
 
-def module_shapes(model: PreTrainedModel | PeftModel) -> dict[str, tuple[int, int]]:
-    """The shape (outputs, inputs) of each module that LoRA can adapt, by its name in the base model."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-    from transformers.pytorch_utils import Conv1D
-
-    shapes: dict[str, tuple[int, int]] = {}
-    for name, module in _base_of(model).named_modules():
-        inner = re.search(r"\.(base_layer|lora_\w+|original_module|modules_to_save)(\.|$)", name)
-        layer = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
-        layer = getattr(layer, "original_module", layer)
-        if inner:
-            continue
-        if isinstance(layer, torch.nn.Linear):  # bitsandbytes' layers are subclasses, with packed weights
-            shapes[name] = (layer.out_features, layer.in_features)
-        elif isinstance(layer, Conv1D):
-            shapes[name] = (layer.weight.shape[1], layer.weight.shape[0])
-        elif isinstance(layer, torch.nn.Embedding):
-            shapes[name] = (layer.num_embeddings, layer.embedding_dim)
-    return shapes
-
-
 def _lora_config(adapter: AdapterConfig, modules_to_save: list[str], *, ensure_tied: bool) -> LoraConfig:
     from peft import LoraConfig
 
@@ -165,7 +149,7 @@ def _modules_to_save(model: PreTrainedModel, adapter: AdapterConfig) -> tuple[li
     for name in names:
         matched = [m for full, m in modules.items() if full == name or full.endswith(f".{name}")]
         if not matched:
-            raise _no_match("adapter.modules_to_save", name, {full.rsplit(".", 1)[-1] for full in modules if full})
+            raise no_match("adapter.modules_to_save", name, {full.rsplit(".", 1)[-1] for full in modules if full})
         packed = [p for m in matched for p in m.parameters() if not p.is_floating_point()]
         if packed:
             raise ConfigError(
@@ -201,78 +185,6 @@ def _tie(model: PeftModel) -> None:
     wrapped[1].weight = wrapped[0].weight
 
 
-def _check_targets(model: PreTrainedModel, adapter: AdapterConfig) -> None:
-    shapes = module_shapes(model)
-    if isinstance(adapter.target_modules, str):
-        return
-    for target in adapter.target_modules:
-        matched = [name for name in shapes if name == target or name.endswith(f".{target}")]
-        if not matched:
-            linear = {n.rsplit(".", 1)[-1] for n, m in model.named_modules() if n in shapes and not _is_embedding(m)}
-            raise _no_match("adapter.target_modules", target, linear, fix="adapter.target_modules=all-linear")
-        tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
-        ends = {id(model.get_input_embeddings()), id(model.get_output_embeddings())}
-        if tied and any(id(model.get_submodule(name)) in ends for name in matched):
-            raise ConfigError(
-                f"{target} is one matrix for input and output embeddings; LoRA on it could not be merged",
-                code="CFG-060",
-                where="adapter.target_modules",
-                fix="adapter.train_embeddings=true trains it in full; leave it out of the targets",
-            )
-
-
-def _check_int8(model: torch.nn.Module, *, dora: bool) -> None:
-    """peft 0.21 moves the int8 weights of DoRA layers about on a CPU, and their scales are lost."""
-    weights = [module._parameters.get("weight") for module in model.modules()] if dora else []
-    if any(w is not None and w.dtype == torch.int8 and w.device.type == "cpu" for w in weights):
-        raise ConfigError(
-            "DoRA on an int8 base works on a GPU only: on a CPU, peft 0.21 loses the scales of the int8 weights",
-            code="CFG-060",
-            where="adapter.use_dora",
-            fix="adapter.quantization=nf4, or adapter.use_dora=false",
-        )
-
-
-def _check_patterns(model: PeftModel, adapter: AdapterConfig) -> None:
-    """A pattern that matches nothing would be ignored; a rank above a matrix's own cannot be taken out of it."""
-    from peft.tuners.lora import LoraLayer
-
-    layers = {name: m for name, m in model.get_base_model().named_modules() if isinstance(m, LoraLayer)}
-    for field in ("rank_pattern", "alpha_pattern"):
-        for pattern in getattr(adapter, field):
-            if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in layers):
-                raise _no_match(f"adapter.{field}", pattern, {name.rsplit(".", 1)[-1] for name in layers})
-    if adapter.init not in CHANGES_BASE:
-        return
-    for name, layer in layers.items():
-        full = min(layer.in_features, layer.out_features)
-        if layer.r["default"] > full:
-            raise ConfigError(
-                f"rank {layer.r['default']} is above the rank of {name} ({full}), which adapter.init={adapter.init} "
-                "takes the adapter from",
-                code="CFG-060",
-                where="adapter.rank",
-                fix=f"adapter.rank={full}, or adapter.init=default",
-            )
-
-
-def _check_bias(model: PeftModel, adapter: AdapterConfig, dtype: torch.dtype) -> None:
-    if dtype != torch.float32:
-        raise ConfigError(
-            f"bias={adapter.bias}: biases are trained in float32, but the layers that they belong to are in {dtype}",
-            code="CFG-060",
-            where="adapter.bias",
-            fix="model.dtype=float32, or adapter.bias=none",
-        )
-    if not any(name.endswith(".bias") and p.requires_grad for name, p in model.named_parameters()):
-        raise ConfigError(
-            f"bias={adapter.bias}, but the layers of this model have no biases",
-            code="CFG-060",
-            where="adapter.bias",
-            fix="adapter.bias=none",
-        )
-
-
 def _train_in_float32(model: PeftModel, dtype: torch.dtype) -> None:
     """Small updates vanish in 16 bits: whatever is trained is kept in 32, and the base in its own ``dtype``."""
     from peft.utils import ModulesToSaveWrapper
@@ -293,25 +205,6 @@ def _train_in_float32(model: PeftModel, dtype: torch.dtype) -> None:
         if isinstance(module, ModulesToSaveWrapper):
             module.modules_to_save["default"].register_forward_pre_hook(widen)
             module.modules_to_save["default"].register_forward_hook(narrow)
-
-
-def _check_complete(adapter: AdapterFile, modules: Iterable[str]) -> None:
-    """peft would draw what the files lack at random, with a warning."""
-    from peft import LoraConfig
-    from peft.tuners.tuners_utils import check_target_module_exists
-
-    with quiet():
-        config = LoraConfig.from_pretrained(str(adapter.folder))
-    targets = [] if config.target_modules == "all-linear" else modules
-    missing = [m for m in targets if m not in adapter.shapes and check_target_module_exists(config, m)]
-    missing += [n for n in config.modules_to_save or () if not any(f".{n}." in tensor for tensor in adapter.tensors)]
-    if missing:
-        raise UserError(
-            f"the adapter (of {adapter.base_name}) lacks the weights of {len(missing)} modules: {missing[0]}",
-            code="CKPT-071",
-            where=str(adapter.folder),
-            fix="take another copy, or load the base that it was trained on",
-        )
 
 
 def _ab_weights(model: PeftModel) -> dict[str, torch.Tensor]:
@@ -345,24 +238,5 @@ def _difference(
     return weights, config
 
 
-def _base_of(model: PreTrainedModel | PeftModel) -> Any:
-    from peft import PeftModel
-
-    return model.get_base_model() if isinstance(model, PeftModel) else model
-
-
-def _is_embedding(module: torch.nn.Module) -> bool:
-    return isinstance(module, torch.nn.Embedding)
-
-
 def _name_of(modules: dict[str, torch.nn.Module], wanted: torch.nn.Module) -> str:
     return next(name for name, module in modules.items() if module is wanted)
-
-
-def _no_match(where: str, name: str, known: set[str], fix: str = "") -> ConfigError:
-    return ConfigError(
-        f"{name}: no module of the model matches. Found: {', '.join(sorted(known))}",
-        code="CFG-059",
-        where=where,
-        fix=fix,
-    )

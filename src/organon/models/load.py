@@ -54,8 +54,6 @@ def load_base(
         "use_safetensors": True,
         "quantization_config": _quantization(base, _compute_dtype(base, device) or compute_dtype or dtype),
         "attn_implementation": attention,
-        # Else transformers would put an adapter that lies beside a merged model on it a second time.
-        "adapter_kwargs": {"subfolder": "none"} if base.folder else None,
     }
     with quiet(), _load_errors(base):
         model = AutoModelForCausalLM.from_pretrained(

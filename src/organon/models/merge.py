@@ -34,8 +34,7 @@ def merge_adapter(
     """Merge the adapter in the folder ``adapter`` into ``base`` and write the model, its tokenizer with the chat
     template, and ``merged.json`` into ``dest``, which must be empty or not there. A failure leaves it so.
 
-    ``dtype``: of the saved weights; ``auto`` is that of the base's own files. Sums are done in float32, one
-    layer at a time.
+    ``dtype``: of the saved weights; ``auto`` is that of the base's own files.
 
     Raises:
         UserError: CKPT-067 to CKPT-071, as ``attach_adapter``; CKPT-070 too if a sum does not fit ``dtype``.
@@ -73,34 +72,24 @@ def own_dtype(base: BaseModel) -> str:
 
 
 def _merged(model: PeftModel, dtype: torch.dtype, adapter: Path) -> PreTrainedModel:
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
+    was_tied = model.config.get_text_config().tie_word_embeddings
     with quiet(), torch.no_grad():
-        for name, layer in model.named_modules():
-            if isinstance(layer, BaseTunerLayer):
-                inner = layer.get_base_layer().float()
-                layer.merge()
-                inner.to(dtype)
-                if not bool(torch.isfinite(inner.weight).all()):
-                    raise UserError(
-                        f"{name}: base and adapter together do not fit {dtype}",
-                        code="CKPT-070",
-                        where=str(adapter),
-                        fix="merge in float32",
-                    )
-        plain: PreTrainedModel = model.unload().to(dtype)
-        _tie_or_say_so(plain)
+        # peft adds in float32 and rounds the sum to the weight's dtype once.
+        plain: PreTrainedModel = model.merge_and_unload().to(dtype)
+    into, out = plain.get_input_embeddings(), plain.get_output_embeddings()
+    if was_tied and torch.equal(into.weight, out.weight):  # else peft has written into the config that they are two
+        out.weight = into.weight
+        plain.config.tie_word_embeddings = plain.config.get_text_config().tie_word_embeddings = True
+    for name, weight in plain.named_parameters():
+        low, high = weight.aminmax()
+        if not bool(torch.isfinite(low) & torch.isfinite(high)):
+            raise UserError(
+                f"{name}: base and adapter together do not fit {dtype}",
+                code="CKPT-070",
+                where=str(adapter),
+                fix="merge in float32",
+            )
     return plain
-
-
-def _tie_or_say_so(model: PreTrainedModel) -> None:
-    """Embeddings that were one matrix stay so if they still are equal; else the config must say that they are two."""
-    config, (into, out) = model.config, (model.get_input_embeddings(), model.get_output_embeddings())
-    if config.get_text_config().tie_word_embeddings and into.weight is not out.weight:
-        if torch.equal(into.weight, out.weight):
-            out.weight = into.weight
-        else:
-            config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
 
 
 def _check_empty(dest: Path) -> None:

@@ -45,9 +45,11 @@ def check_place(place: Path, run_folder: Path) -> None:
             return
         raise _taken(place, "is no folder")
     there, ours = _files(place), _weights(run_folder)
-    if there and (there.keys() != ours.keys() or not all(filecmp.cmp(there[n], ours[n], False) for n in there)):
-        other = next((n for n in sorted(there) if n not in ours), next(iter(sorted(there))))
-        raise _taken(place, f"holds files that are not of this training, such as {other}")
+    other = [n for n in there if n not in ours or not filecmp.cmp(there[n], ours[n], shallow=False)]
+    if other:
+        raise _taken(place, f"holds files that are not of this training, such as {other[0]}")
+    if there and len(there) < len(ours):
+        raise _taken(place, f"holds a part of this training's files; {min(ours.keys() - there.keys())} is missing")
 
 
 def copy_checkpoints(run_folder: Path, place: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from organon.backends.lightning.compute import versions
-from organon.backends.lightning.launch import Place, log_name
+from organon.backends.lightning.launch import Place, log_name, met
 from organon.backends.lightning.workdir import Workdir
 from organon.config.schema import (
     AdapterConfig,
@@ -165,6 +165,17 @@ class Lab:
         process.start()
         return process
 
+    def start_node(self, workdir: Path, node: int, kill_at: str = "") -> Any:
+        """The leader of a further node's ranks, once rank 0 in ``workdir`` listens."""
+        until = time.monotonic() + 60
+        while met(Workdir(workdir)) is None:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        arguments = (str(workdir), {"ORGANON_KILL_AT": kill_at}, None, "--node", str(node))
+        process = self.context.Process(target=run_worker, args=arguments)
+        process.start()
+        return process
+
     def run(self, spec: TrainSpec, workdir: Path, kill_at: str = "", **environment: str) -> int:
         """A worker's exit code, negative for the signal that killed it."""
         process = self.start(spec, workdir, kill_at, **environment)
@@ -254,7 +265,7 @@ def _received(descriptor: Any) -> int:
     return int(descriptor.detach())
 
 
-def run_worker(workdir: str, environment: dict[str, str], lock: int | None = None) -> None:
+def run_worker(workdir: str, environment: dict[str, str], lock: int | None = None, *arguments: str) -> None:
     """What ``python -m organon.backends.lightning.worker`` does, in a process that has imported everything."""
     os.environ.update(environment)
     log = os.open(Path(workdir) / "logs.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -263,7 +274,7 @@ def run_worker(workdir: str, environment: dict[str, str], lock: int | None = Non
     from organon.backends.lightning import launch, worker
 
     launch.spawn = fork_rank
-    os._exit(worker.main([workdir] if lock is None else [workdir, str(lock)]))
+    os._exit(worker.main([workdir, *arguments] if lock is None else [workdir, str(lock)]))
 
 
 def fork_rank(workdir: Workdir, place: Place, environment: dict[str, str]) -> ForkedRank:

@@ -134,6 +134,17 @@ def test_a_trained_adapter_gives_the_same_answers_wherever_it_is_loaded(
     assert not [record for record in caplog.records if record.name.startswith("bitsandbytes")]
 
 
+@pytest.mark.parametrize("family", ["tied", "gpt2", "llama"])
+def test_tied_embeddings_are_trained_as_one_matrix(folders: dict[str, Path], family: str) -> None:
+    """Which peft does for the names that it knows; GPT-2's are not among them."""
+    adapter = AdapterConfig(**LORA, train_embeddings=True)
+    model = trained(base_in(folders[family], adapter), adapter).get_base_model()
+    into, out = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    assert (into is out) == (family != "llama")
+    assert into.requires_grad
+    assert out.requires_grad
+
+
 def loaded(folder: Path, **settings: Any) -> Any:
     adapter = AdapterConfig(**settings)
     return load_base(base_in(folder, adapter), device="cpu"), adapter

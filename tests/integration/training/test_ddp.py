@@ -213,3 +213,52 @@ def test_data_goes_to_each_rank_once(lab: Any, before: Path) -> None:
     assert spec.trainer.devices == 2
     seen = lab.metrics(before)[-1]["tokens"]
     assert f"24 rows, {seen // 2} tokens" in (before / "logs.txt").read_text()
+
+
+NODES = {**HARD, "devices": 1, "num_nodes": 2}
+
+
+def test_two_nodes_train_as_two_devices_of_one(lab: Any, before: Path, tmp_path: Path) -> None:
+    """The same numbers, to the byte, as two ranks of one machine; the leader of node 1 ends with its rank."""
+    rank_0 = lab.start(lab.spec(**NODES), tmp_path, MASTER_ADDR="127.0.0.1")
+    leader = lab.start_node(tmp_path, 1)
+    for process in (rank_0, leader):
+        process.join(60)
+        assert process.exitcode == 0, (tmp_path / "logs.txt").read_text()
+    assert lab.adapter(tmp_path) == lab.adapter(before)
+    assert lab.metrics(tmp_path, times=False) == lab.metrics(before, times=False)
+    assert not (tmp_path / "rank0.json").exists()
+    assert_nobody_is_left(tmp_path)
+
+
+def test_a_rank_lost_on_another_node_ends_the_training(lab: Any, tmp_path: Path) -> None:
+    rank_0 = lab.start(lab.spec(**NODES), tmp_path, MASTER_ADDR="127.0.0.1")
+    leader = lab.start_node(tmp_path, 1, kill_at="rank1:step:3")
+    rank_0.join(30)
+    leader.join(30)
+    assert (rank_0.exitcode, leader.exitcode) == (1, 1)
+    assert "a process on another node has ended" in lab.status(tmp_path)["error"]
+    assert "rank 1 died (signal 9, SIGKILL)" in (tmp_path / "logs.txt").read_text()
+    assert_nobody_is_left(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_command_line_trains_on_two_processes_to_the_same_loss_as_on_one(tmp_path: Path) -> None:
+    """The issue's third demonstration, with processes started as users start them. Hydra leaves no stray folders."""
+    from tests.integration.main_job.process import call
+
+    command = ("train", "model=tiny", "adapter=lora", "trainer.max_steps=3", "trainer.precision=32", "--json")
+    results = []
+    for trainer in (("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"), ("trainer=cpu",)):
+        done = call(tmp_path, *command, *trainer)
+        assert done.returncode == 0, done.stderr
+        results.append(Path(json.loads(done.stdout)["folder"]))
+    two, one = results
+    assert (two / "logs_rank1.txt").exists()
+    rows = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in results]
+    for ours, theirs in zip(*rows, strict=True):
+        for name in ("train/loss", "grad_norm", "val/loss"):
+            assert ours.get(name, 0) == pytest.approx(theirs.get(name, 0), rel=1e-5), (name, ours["step"])
+    assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
+    assert {path.name for path in (tmp_path / "outputs").iterdir()} == {"store"}
+    assert one != two

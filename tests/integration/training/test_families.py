@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,53 @@ def test_a_kind_of_adapter(lab: Any, folder_of: Any, tmp_path: Path, kind: str) 
     folder = folder_of(family, **changes)
     rows, adapter = train(lab, folder, tmp_path, **settings)
     assert rows[-1]["train/loss"] < rows[0]["train/loss"] - 0.3
-    # In bfloat16 the last digits depend on how rows are batched.
-    tolerance = 1e-2 if "bfloat16" in kind else 1e-4
+    # In bfloat16, and where LLM.int8() rounds what comes in, the last digits depend on how rows are batched.
+    tolerance = 1e-2 if kind in ("nf4 in bfloat16", "int8", "int8 gpt2") else 1e-4
     found = plain_loss(lab, folder, tmp_path / "epoch_2", adapter)
     assert rows[-1]["val/loss"] == pytest.approx(found, rel=tolerance)
+
+
+# -- 8-bit optimizer and NEFTune --------------------------------------------------------------------------
+
+FULL = {"kind": "full", "quantization": "none", "learning_rate": 1e-2, "epochs": 2}
+
+
+def killed_and_resumed(lab: Any, spec: Any, place: Path) -> None:
+    """The same bytes, whether a worker was killed in between or not."""
+    lab.train(spec, place / "straight")
+    assert lab.run(spec, place / "killed", kill_at="step:4") == -9
+    lab.train(spec, place / "killed")
+    assert lab.status(place / "killed")["resumed_from_step"] == 3
+    assert lab.final_state(place / "killed") == lab.final_state(place / "straight")
+    assert lab.metrics(place / "killed", times=False) == lab.metrics(place / "straight", times=False)
+
+
+def test_8_bit_adamw_learns_and_resumes_exactly(lab: Any, folder_of: Any, tmp_path: Path) -> None:
+    """Its moments are in 8 bit where a matrix is large enough: the embeddings, here."""
+    from safetensors import safe_open
+
+    folder = folder_of("llama")
+    spec = lab.spec(model={"name": "llama", "path": str(folder)}, **FULL)
+    spec = dataclasses.replace(spec, optim=dataclasses.replace(spec.optim, name="adamw_8bit"))
+    killed_and_resumed(lab, spec, tmp_path)
+    rows = lab.metrics(tmp_path / "killed")
+    assert rows[-1]["train/loss"] < rows[0]["train/loss"] - 0.3
+    (state,) = (tmp_path / "straight" / "checkpoints").glob(lab.final_state(tmp_path / "straight"))
+    with safe_open(state, framework="pt") as opened:
+        kinds = {name: opened.get_slice(name).get_dtype() for name in opened.keys() if "/state1" in name}  # noqa: SIM118
+    assert kinds["optimizer/model.embed_tokens.weight/state1"] == "U8"
+    assert set(kinds.values()) == {"U8", "F32"}
+
+
+def test_neftune_is_in_training_only_and_resumes_exactly(lab: Any, folder_of: Any, tmp_path: Path) -> None:
+    folder = folder_of("llama")
+    changes = {**SETTINGS, "epochs": 2, "model": {"name": "llama", "path": str(folder)}}
+    spec = lab.spec(**changes, neftune_noise_alpha=5.0)
+    killed_and_resumed(lab, spec, tmp_path)
+    noisy = lab.metrics(tmp_path / "straight")
+    lab.train(lab.spec(**changes), tmp_path / "plain")
+    plain = lab.metrics(tmp_path / "plain")
+    assert noisy[0]["train/loss"] != plain[0]["train/loss"]
+    assert noisy[0]["train/loss"] == pytest.approx(plain[0]["train/loss"], abs=0.5)
+    found = plain_loss(lab, folder, tmp_path / "straight" / "epoch_1", spec.adapter)
+    assert noisy[-1]["val/loss"] == pytest.approx(found, rel=1e-4)

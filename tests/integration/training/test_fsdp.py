@@ -98,8 +98,3 @@ def test_best_model_of_sharded_weights(lab: Any, tmp_path: Path) -> None:
     assert len(rows) == 6
     shapes = {tuple(tensor.shape) for tensor in load_file(tmp_path / "best" / "adapter_model.safetensors").values()}
     assert (4, 64) in shapes  # rank x hidden size
-
-
-def test_preferences_on_sharded_weights(lab: Any, tmp_path: Path) -> None:
-    """DPO: two forward passes for each backward, one of them without the adapter."""
-    pytest.skip("DPO is being wired in")

@@ -16,7 +16,7 @@ from organon.config.schema import AdapterConfig
 from organon.errors import UserError
 from organon.models import merge
 from organon.models.adapters import save_adapter
-from organon.models.load import load_base
+from organon.models.load import load_base, quiet
 from organon.models.merge import merge_adapter, own_dtype
 
 
@@ -81,6 +81,23 @@ def test_a_merged_model_answers_as_base_and_adapter(made: Any, tmp_path: Path, k
     assert (found.get_input_embeddings().weight is found.get_output_embeddings().weight) == tied
 
 
+def test_an_adapter_of_others_that_unties_the_embeddings(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Plain peft trains the output embeddings of a tied model alone, if told to; the merged config must say so."""
+    from peft import LoraConfig, get_peft_model
+
+    base = base_in(folders["tied"], AdapterConfig(**LORA))
+    config = LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"], task_type="CAUSAL_LM")
+    with quiet():
+        model = get_peft_model(load_base(base, device="cpu"), config)
+        head = model.get_base_model().lm_head.modules_to_save["default"]
+        head.weight = torch.nn.Parameter(torch.randn_like(head.weight))
+        model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    merge_adapter(base, tmp_path / "adapter", tmp_path / "merged")
+    found = from_disk(tmp_path / "merged")
+    torch.testing.assert_close(logits(found), logits(model), atol=2e-5, rtol=1e-5)
+    assert not found.config.tie_word_embeddings
+
+
 def test_what_the_folder_holds(made: Any, tmp_path: Path) -> None:
     """Model, tokenizer with the chat template, config, and a note; no path of this machine, no pickle."""
     base, adapter, _ = made("llama", LORA)
@@ -109,9 +126,10 @@ def test_an_adapter_of_a_quantised_base(made: Any, tmp_path: Path, quantization:
     assert 0 < float((found - logits(model)).abs().mean()) < 1.5 * float(bases.abs().mean())
 
 
-def test_the_saved_dtype_is_the_bases_own(made: Any, tmp_path: Path) -> None:
-    """Rounded to bfloat16 once, after the sum: nearer than bfloat16's own step everywhere."""
-    base, adapter, model = made("bf16", LORA)
+@pytest.mark.parametrize("changes", [{}, {"use_dora": True}])
+def test_the_saved_dtype_is_the_bases_own(made: Any, tmp_path: Path, changes: dict[str, Any]) -> None:
+    """Rounded to bfloat16 once, after sums in float32."""
+    base, adapter, model = made("bf16", {**LORA, **changes})
     assert own_dtype(base) == "bfloat16"
     merge_adapter(base, adapter, tmp_path / "merged")
     merge_adapter(base, adapter, tmp_path / "wide", dtype="float32")

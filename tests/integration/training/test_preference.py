@@ -239,6 +239,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "packed": {"micro_batch_size": 4, "batching": "packed"},
     "packed and accumulated": {"micro_batch_size": 2, "batching": "packed"},
     "by tokens": {"micro_batch_size": 4, "micro_batch_tokens": 60},
+    "recomputed": {"micro_batch_size": 4, "activation_checkpointing": True},
     "two devices": {"micro_batch_size": 2, "devices": 2},
     "shared weights": {"micro_batch_size": 2, "devices": 2, "strategy": "fsdp"},
 }
@@ -246,7 +247,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_how_the_pairs_of_a_step_are_split_does_not_matter(lab: Any, whole: Path, tmp_path: Path, way: str) -> None:
-    """Neither accumulation nor packing nor devices: the loss is a mean over all pairs of the step."""
+    """Neither accumulation nor packing, memory savings nor devices: the loss is a mean over all pairs of the step."""
     lab.train(split_up(lab, **WAYS[way]), tmp_path)
     ours, theirs = lab.metrics(tmp_path), lab.metrics(whole)
     assert [row["step"] for row in theirs] == [1, 2, 3]

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from organon.backends.lightning.backend import LightningBackend
+from organon.backends.lightning.workdir import Workdir
 from organon.config.spec import TrainSpec
 from organon.evals.target import EvalModel
 from organon.store.records import Checkpoint
@@ -118,21 +120,56 @@ def test_a_merged_save_holds_model_and_adapter_and_both_say_the_same(lab: Any, m
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
-def test_an_adapter_beside_a_merged_model_is_not_put_on_it_a_second_time(merged: Path, tmp_path: Path) -> None:
-    """Upstream #98: transformers loads an adapter that it finds in a model's folder, we do not."""
+def test_an_adapter_beside_a_merged_model_is_not_put_on_it_in_silence(merged: Path, tmp_path: Path) -> None:
+    """Upstream #98: transformers loads the adapter that it finds in a model's folder; we refuse such a base."""
     from transformers import AutoModelForCausalLM
 
     from organon.config.schema import AdapterConfig, ModelConfig
+    from organon.errors import ConfigError
     from organon.models.folder import resolve_base
     from organon.models.load import load_base
 
+    plain, adapter = (
+        ModelConfig(name="merged", path=str(merged / "epoch_1")),
+        AdapterConfig("lora", quantization="none"),
+    )
     for name in MERGED:
         shutil.copy(merged / "epoch_1" / name, tmp_path)
     whole = logits(AutoModelForCausalLM.from_pretrained(tmp_path))
     assert not torch.allclose(logits(AutoModelForCausalLM.from_pretrained(merged / "epoch_1")), whole, atol=0.1)
-    config = ModelConfig(name="merged", path=str(merged / "epoch_1"))
-    base = resolve_base(config, AdapterConfig(kind="lora", quantization="none"))
-    assert torch.equal(logits(load_base(base)), whole)
+    with pytest.raises(ConfigError, match="holds a model and an adapter") as caught:
+        resolve_base(plain, adapter)
+    assert "adapter_weights/" in caught.value.fix
+    shutil.copytree(merged / "epoch_1", tmp_path / "stashed", ignore=shutil.ignore_patterns("adapter_*"))
+    stashed = dataclasses.replace(plain, path=str(tmp_path / "stashed"))
+    assert torch.equal(logits(load_base(resolve_base(stashed, adapter))), whole)
+
+
+def test_the_trained_model_is_let_go_before_its_base_is_loaded_once_more(
+    lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a merge would need the memory of both."""
+    from organon.backends.lightning import saving, training
+    from organon.backends.lightning.stop import StopRequest
+
+    trained: list[weakref.ref[Any]] = []
+    alive: list[bool] = []
+    build, merge = training.build_model, saving.merge_adapter
+
+    def built(*arguments: Any) -> Any:
+        model = build(*arguments)
+        trained.append(weakref.ref(model))
+        return model
+
+    def merged(*arguments: Any) -> None:
+        alive.append(trained[0]() is not None)
+        merge(*arguments)
+
+    monkeypatch.setattr(training, "build_model", built)
+    monkeypatch.setattr(saving, "merge_adapter", merged)
+    spec = spec_of(lab, epochs=1, save_adapter_weights_only=False)
+    training.train(spec, KEY, Workdir(tmp_path), report=lambda **_: None, stop=StopRequest())
+    assert alive == [False]
 
 
 async def test_stashed_adapters_are_found_by_evaluation(lab: Any, merged: Path, tmp_path: Path) -> None:

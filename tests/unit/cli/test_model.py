@@ -99,6 +99,12 @@ def test_thresholds_are_honoured(check: Any, place: Path, thresholds: tuple[str,
     assert check("trained", *base(place), *thresholds, "--json")["verdict"] == verdict
 
 
+def test_the_same_by_thresholds_is_not_identical(check: Any, place: Path) -> None:
+    loose = ("--perplexity-threshold", "1e9", "--logit-threshold", "1e9")
+    assert "the logits do differ a little" in check("trained", *base(place), *loose)
+    assert "do differ" not in check("untouched", *base(place), *loose)
+
+
 def test_expect(check: Any, place: Path) -> None:
     check("trained", *base(place), "--expect", "different")
     check("trained", *base(place), "--expect", "same", code=1)

@@ -7,7 +7,19 @@ import pytest
 from organon.config.compose import compose, conf_dir, load_model_preset, presets
 from organon.errors import ConfigError, NotFoundError, OrganonError
 
-GROUPS = ("model", "adapter", "optim", "method", "trainer", "callbacks", "logger", "backend", "eval", "experiment", "debug")
+GROUPS = (
+    "model",
+    "adapter",
+    "optim",
+    "method",
+    "trainer",
+    "callbacks",
+    "logger",
+    "backend",
+    "eval",
+    "experiment",
+    "debug",
+)
 SHIPPED = [
     (group, name)
     for group in GROUPS

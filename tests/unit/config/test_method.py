@@ -11,6 +11,7 @@ PAIRS = ["dataset=preference", "dataset.source=pairs.jsonl"]
 TEXTS = ["dataset=text", "dataset.source=texts.jsonl"]
 ROWS = ["dataset=messages", "dataset.source=rows.jsonl"]
 DPO = ["method=dpo", *PAIRS]
+LORA = [*DPO, "adapter=lora"]  # adapter=qlora refuses some of these by itself
 
 REFUSED: dict[str, tuple[list[str], str, str, str]] = {
     "dpo on messages": (["method=dpo", *ROWS], "method.type", "method.type=dpo cannot train on dataset.format=messages",
@@ -20,10 +21,10 @@ REFUSED: dict[str, tuple[list[str], str, str, str]] = {
     "supervised on pairs": (PAIRS, "method.type", "supervised cannot train on dataset.format=preference", "method=dpo"),
     "full": ([*DPO, "adapter=full", "adapter.quantization=none"], "adapter.kind", "the reference is the base model",
              "adapter=lora"),
-    "pissa": ([*DPO, "adapter.init=pissa"], "adapter.init", "which it takes apart", "adapter.init=default"),
-    "olora": ([*DPO, "adapter.init=olora"], "adapter.init", "which it takes apart", "adapter.init=default"),
-    "bias": ([*DPO, "adapter.bias=all"], "adapter.bias", "which it changes", "adapter.bias=none"),
-    "lora bias": ([*DPO, "adapter.bias=lora_only"], "adapter.bias", "which it changes", "adapter.bias=none"),
+    "pissa": ([*LORA, "adapter.init=pissa"], "adapter.init", "which it takes apart", "adapter.init=default"),
+    "olora": ([*LORA, "adapter.init=olora"], "adapter.init", "which it takes apart", "adapter.init=default"),
+    "bias": ([*LORA, "adapter.bias=all"], "adapter.bias", "which it changes", "adapter.bias=none"),
+    "lora bias": ([*LORA, "adapter.bias=lora_only"], "adapter.bias", "which it changes", "adapter.bias=none"),
     "loss on all of pairs": ([*DPO, "dataset.loss_on=all"], "dataset.loss_on", "all means nothing for rows of",
                              "dataset.loss_on=assistant"),
     "loss on last of pairs": ([*DPO, "dataset.loss_on=last"], "dataset.loss_on", "last means nothing", "loss_on=assi"),

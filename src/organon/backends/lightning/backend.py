@@ -40,6 +40,7 @@ PUBLISHED = (names.METRICS, names.METRICS_CSV, names.STATUS, names.LOG, names.SP
 # A worker gets these variables and no others, so that a key of another service never reaches it.
 _ENVIRONMENT = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TZ|TMPDIR|TERM|VIRTUAL_ENV|LD_LIBRARY_PATH|XDG_\w+"
+    r"|MASTER_ADDR|SLURMD_NODENAME|GLOO_\w+"
     r"|PYTHON\w*|ORGANON_\w+|COVERAGE_\w+|NETRC|(SSL_CERT|REQUESTS_CA|CURL_CA)_\w+"
     r"|(OMP|MKL|KMP|OPENBLAS|NUMEXPR|GOMP|CUDA|NVIDIA|NCCL|CUBLAS|TORCH|PYTORCH|TRITON|BNB|HF|HUGGINGFACE|TRANSFORMERS"
     r"|TOKENIZERS|WANDB|SLURM|PMI\w*)_\w+",
@@ -259,11 +260,25 @@ def _start(spec: TrainSpec, key: str, job_id: str, place: Workdir, lock: int) ->
     place.write(names.JOB, {"job_id": job_id, "key": key})
     for name in (names.STATUS, names.CANCEL):
         (place.path / name).unlink(missing_ok=True)
+    return _spawn(place, lock, _worker_environment(spec))
+
+
+def start_node(spec: TrainSpec, workdir: Path, node: int) -> subprocess.Popen[bytes]:
+    """Start the leader of a further node's ranks, for a training whose rank 0 listens in ``workdir``."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", WORKER, str(workdir), "--node", str(node)],
+        stdin=subprocess.DEVNULL,
+        cwd=workdir,
+        env=_worker_environment(spec),
+    )
+
+
+def _worker_environment(spec: TrainSpec) -> dict[str, str]:
     fetches = not is_complete(spec.base)
     environment = child_environment(os.environ, wandb=spec.logger.wandb, hub=fetches)
     if not fetches:
         environment["HF_HUB_OFFLINE"] = "1"  # else transformers asks the hub for news of every file
-    return _spawn(place, lock, environment)
+    return environment
 
 
 def _spawn(place: Workdir, lock: int, environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -314,7 +329,7 @@ def _obituary(job: _Job) -> str:
     elif code is not None:
         how = f"ended with exit code {code} before it had finished"
     tail = job.workdir.log_tail()
-    return f"worker {how}" + (f". Its log ({job.workdir.path / names.LOG}) ends:\n{tail}" if tail else "")
+    return f"worker {how}" + (f"\nIts log ({job.workdir.path / names.LOG}) ends:\n{tail}" if tail else "")
 
 
 def _deliver(place: Workdir, dest: Path) -> None:

@@ -132,7 +132,7 @@ class StepEnd(Callback):  # type: ignore[misc]  # mypy does not follow lightning
         speed = batch.tokens / (time.perf_counter() - self._began)
         self._speed = speed if self._speed is None else SPEED_SMOOTHING * self._speed + (1 - SPEED_SMOOTHING) * speed
         self.step, self.tokens = batch.step, self.tokens + batch.tokens
-        if self.module.ranks.any(trainer.should_stop)[0]:
+        if self.user_callbacks and self.module.ranks.any(trainer.should_stop)[0]:
             self.stopped = ASKED
         self._finish(
             {
@@ -210,13 +210,12 @@ class StepEnd(Callback):  # type: ignore[misc]  # mypy does not follow lightning
         return values
 
     def _ask_user(self, row: dict[str, Any]) -> dict[str, float]:
-        """The user's own metrics, the same in all processes."""
+        """The user's own metrics, those of rank 0 in all processes."""
         assert self.user_metrics is not None
-        user_metrics, ranks = self.user_metrics, self.module.ranks
-        if ranks.sharded:  # each forward pass takes all processes
-            mine = user_metrics(row)
-            return dict(ranks.same(lambda: mine))
-        return dict(ranks.same(lambda: user_metrics(row)))
+        ask, ranks = self.user_metrics, self.module.ranks
+        mine = ask(row) if ranks.is_main or ranks.sharded else {}  # sharded: each forward pass takes all processes
+        values, ask.failures = ranks.same(lambda: (mine, ask.failures))
+        return dict(values)
 
     def _judge(self, row: dict[str, Any]) -> None:
         """Keep the best model so far; see whether it is time to stop. ``row``: all that is known of this step."""

@@ -12,6 +12,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from loguru import logger
+
 from organon.config.devices import gpu_present, torch_has_cuda, visible_gpus
 from organon.config.schema import TrainerConfig
 from organon.errors import ConfigError
@@ -41,8 +43,10 @@ def compute_of(trainer: TrainerConfig, width: int | None = None) -> dict[str, An
     if device == "cuda":
         _check_devices(trainer.devices)
         return {"device": device, "precision": precision}
-    # Of each process: those of one machine share its cores.
-    threads = trainer.threads or max(1, available_cores() // trainer.devices)
+    cores = available_cores()
+    if trainer.devices > cores:
+        logger.warning("trainer.devices={}: as many processes share {} CPU cores, and wait", trainer.devices, cores)
+    threads = trainer.threads or max(1, cores // trainer.devices)  # of each process
     return {"device": device, "precision": precision, "threads": threads}
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 
 VARIABLE = "ORGANON_KILL_AT"  # one point
+TRACE = "ORGANON_TRACE_POINTS"  # a file that gets the name of each point that is reached
 NO_MEMORY = "ORGANON_NO_MEMORY_AT"  # points with commas between them; one that is named twice fails twice
 
 process = ""  # of several ranks: what a point of this one begins with
@@ -16,6 +17,9 @@ def reached(point: str) -> None:
 
     Raises torch.OutOfMemoryError here if ORGANON_NO_MEMORY_AT does.
     """
+    if TRACE in os.environ:
+        with open(os.environ[TRACE], "a", encoding="utf-8") as file:  # noqa: PTH123 - no import for it
+            file.write(f"{process}{point}\n")
     if os.environ.get(VARIABLE) == process + point:
         os.kill(os.getpid(), signal.SIGKILL)
     left = os.environ.get(NO_MEMORY, "").split(",")

@@ -148,8 +148,9 @@ class _Lora:
 class _Project(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, layers: Sequence[Projection], *factors: torch.Tensor) -> Any:
+        dtype = _compute_dtype(x)  # asked before autocast is switched off
         with torch.autocast(x.device.type, enabled=False):
-            rows = x.reshape(-1, x.shape[-1]).to(_compute_dtype(x))
+            rows = x.reshape(-1, x.shape[-1]).to(dtype)
             lora = _Lora(layers, factors, rows.dtype)
             inner = lora.inner(rows)
             outs = [layer.product(rows) for layer in layers]
@@ -181,8 +182,9 @@ class _GatedProject(torch.autograd.Function):
         layer: Projection,
         *factors: torch.Tensor,
     ) -> torch.Tensor:
+        dtype = _compute_dtype(gate)  # asked before autocast is switched off
         with torch.autocast(gate.device.type, enabled=False):
-            rows = activation.forward(gate).mul_(up).view(-1, gate.shape[-1]).to(_compute_dtype(gate))
+            rows = activation.forward(gate).mul_(up).view(-1, gate.shape[-1]).to(dtype)
             lora = _Lora([layer], factors, rows.dtype)
             inner = lora.inner(rows)
             out = layer.product(rows)

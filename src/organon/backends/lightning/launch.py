@@ -3,6 +3,10 @@
 Rank 0 alone has the lock, the signals and the status file. Every other rank reads the same ``spec.json``,
 writes its log to ``logs_rank<n>.txt``, and ends with rank 0, however that ends: its standard input is a pipe
 that only rank 0 holds open. If another rank dies, rank 0 says so and ends.
+
+On several nodes, which share the file system of the store, the same command runs on each. That of node 0
+trains as ever, with rank 0 in its worker; it leaves in the workdir where rank 0 listens. Those of the others
+(``organon.pipeline.nodes``) wait for that and have a leader (``serve_node``) start their node's ranks.
 """
 
 from __future__ import annotations
@@ -16,18 +20,28 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any, Protocol
+
+from loguru import logger
 
 from organon.backends.lightning.stop import REQUESTS, Stopped
 from organon.backends.lightning.workdir import Workdir
 from organon.errors import OrganonError, TrainingError
 
 WORKER = "organon.backends.lightning.worker"
+MEETING = "rank0.json"  # where rank 0 listens, for other nodes
 LOOK_EVERY_SECONDS = 0.1
 # What ends one rank mostly ends rank 0 too, which then says it better (bad config, diverged, disk full).
 GRACE_SECONDS = 3.0
 LAST_WORDS_SECONDS = 30.0  # of ranks whose work is done
+CONNECTION_WORDS = ("gloo", "NCCL", "Connection closed", "Connection reset")
+
+
+class RankLost(TrainingError):
+    """Another rank has failed, or was ``killed``. ``exit_code``: 2 if it is the user's input."""
+
+    killed = False
 
 
 class Process(Protocol):
@@ -59,6 +73,15 @@ class Place:
     port: int = 0
     listener: int | None = None
 
+    @property
+    def devices(self) -> int:
+        """Ranks on each node."""
+        return self.world // self.nodes
+
+    def of(self, node: int, local: int) -> Place:
+        """The place at device ``local`` of ``node``."""
+        return replace(self, rank=node * self.devices + local, local=local, node=node, listener=None)
+
     def environment(self) -> dict[str, str]:
         """For a process at this place, in the names that torchrun made common."""
         return {
@@ -80,36 +103,48 @@ def place_of(environ: Mapping[str, str]) -> Place:
 
 
 @contextmanager
-def ranks_started(workdir: Workdir, world: int, *, abandon: Callable[[str, int], object]) -> Iterator[Place]:
-    """Start ranks 1 to ``world - 1`` and give rank 0 its place; afterwards none of them lives.
+def ranks_started(
+    workdir: Workdir, devices: int, nodes: int = 1, *, abandon: Callable[[RankLost], object]
+) -> Iterator[Place]:
+    """Start this node's other ranks and give rank 0 its place; afterwards none of them lives.
 
-    ``abandon`` is called from another thread, with an error and an exit code, if a rank has died and this
-    process has not noticed within seconds: it must end the process.
+    ``abandon`` is called from another thread if a rank has died and this process has not noticed within
+    seconds: it must end the process.
 
     Raises:
-        TrainingError: another rank died; its log's end.
+        RankLost: another rank died; its log's end.
     """
-    if world == 1:
+    if devices * nodes == 1:
         yield Place()
         return
     crew = Crew(workdir)
     try:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            host, port = server.getsockname()[:2]
-            for rank in range(1, world):
-                crew.start(Place(rank, world, local=rank, host=host, port=port))
+        with socket.create_server(("" if nodes > 1 else "127.0.0.1", 0)) as server:
+            host, port = _address() if nodes > 1 else "127.0.0.1", server.getsockname()[1]
+            first = Place(world=devices * nodes, nodes=nodes, host=host, port=port)
+            for local in range(1, devices):
+                crew.start(first.of(0, local))
+            if nodes > 1:
+                workdir.write(MEETING, dict(first.environment()))
+                logger.info("rank 0 listens at {}:{} for {} further nodes", host, port, nodes - 1)
             threading.Thread(target=crew.watch, args=(abandon,), daemon=True).start()
-            yield Place(0, world, host=host, port=port, listener=server.detach())
+            yield replace(first, listener=server.detach())
         crew.join()
     except (OrganonError, Stopped):
         raise
     except Exception as error:
-        died = crew.obituary(wait_seconds=GRACE_SECONDS)
-        if died is not None:
-            raise TrainingError(died[0], where="training") from error
+        lost = crew.lost(wait_seconds=GRACE_SECONDS)
+        if lost is not None:
+            raise lost from error
+        if nodes > 1 and any(word in str(error) for word in CONNECTION_WORDS):
+            raise RankLost(
+                f"a process on another node has ended; the logs are {workdir.path}/logs_rank*.txt ({error})",
+                where="training",
+            ) from error
         raise
     finally:
         crew.end()
+        (workdir.path / MEETING).unlink(missing_ok=True)
 
 
 class Crew:
@@ -125,32 +160,32 @@ class Crew:
         environment = {name: value for name, value in os.environ.items() if name != "WANDB_API_KEY"}
         self.processes[place.rank] = spawn(self.workdir, place, {**environment, **place.environment()})
 
-    def watch(self, abandon: Callable[[str, int], object]) -> None:
+    def watch(self, abandon: Callable[[RankLost], object]) -> None:
         """Until ``end``: look whether a rank has died, and after a while call ``abandon``."""
         while not self._over.wait(LOOK_EVERY_SECONDS):
-            died = self.obituary()
-            if died is not None and not self._over.wait(GRACE_SECONDS):
-                abandon(*died)
+            lost = self.lost()
+            if lost is not None and not self._over.wait(GRACE_SECONDS):
+                abandon(lost)
 
-    def obituary(self, wait_seconds: float = 0.0) -> tuple[str, int] | None:
-        """The rank that died or failed, with its log's end, and the exit code that follows from its own."""
+    def lost(self, wait_seconds: float = 0.0) -> RankLost | None:
+        """A rank that died or failed, with its log's end; None if there is none within ``wait_seconds``."""
         until = time.monotonic() + wait_seconds
         while True:
             for rank, process in self.processes.items():
                 code = process.poll()
                 if code:  # 0: it is done
-                    return self._obituary(rank, code), code if code in (1, 2) else 1
+                    return self._obituary(rank, code)
             if time.monotonic() >= until:
                 return None
             time.sleep(LOOK_EVERY_SECONDS)
 
     def join(self) -> None:
-        """Wait until all are done. Raises TrainingError if one was not."""
+        """Wait until all are done. Raises RankLost if one was not."""
         for rank, process in self.processes.items():
             with suppress(subprocess.TimeoutExpired):
                 code = process.wait(LAST_WORDS_SECONDS)
                 if code:
-                    raise TrainingError(self._obituary(rank, code), where="training")
+                    raise self._obituary(rank, code)
 
     def end(self) -> None:
         """Kill those that still live."""
@@ -162,7 +197,7 @@ class Crew:
             if process.stdin is not None:
                 process.stdin.close()
 
-    def _obituary(self, rank: int, code: int) -> str:
+    def _obituary(self, rank: int, code: int) -> RankLost:
         how = f"ended with exit code {code}"
         if code < 0:
             how = f"died (signal {-code}, {signal.Signals(-code).name})"
@@ -170,7 +205,10 @@ class Crew:
         name = log_name(rank)
         tail = self.workdir.log_tail(name=name)
         place = self.workdir.path / name
-        return f"rank {rank} {how}" + (f". Its log ({place}) ends:\n{tail}" if tail else f", without a word in {place}")
+        words = f". Its log ({place}) ends:\n{tail}" if tail else f", without a word in {place}"
+        lost = RankLost(f"rank {rank} {how}{words}", where="training")
+        lost.killed, lost.exit_code = code < 0, code if code in (1, 2) else 1
+        return lost
 
 
 def log_name(rank: int) -> str:
@@ -192,12 +230,11 @@ def spawn(workdir: Workdir, place: Place, environment: dict[str, str]) -> Proces
 
 
 def follow_rank_0(standard_input: int = 0) -> None:
-    """In the other ranks: end with rank 0, and leave the signals to it.
+    """In the other ranks: end with the process that started this one, and leave the signals to rank 0.
 
     SLURM and terminals signal all processes of a job; rank 0 decides for all.
     """
-    for number in (signal.SIGTERM, signal.SIGINT, *REQUESTS):
-        signal.signal(number, signal.SIG_IGN)
+    ignore_signals()
 
     def wait() -> None:
         while os.read(standard_input, 1):
@@ -207,7 +244,58 @@ def follow_rank_0(standard_input: int = 0) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+def ignore_signals() -> None:
+    """Those that ask to stop: rank 0 gets them too, and tells all others."""
+    for number in (signal.SIGTERM, signal.SIGINT, *REQUESTS):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def leave_the_word_to_rank_0(action: Callable[[], Any]) -> None:
     """Do ``action`` unless rank 0 is gone, whose end breaks the connections of all others."""
     time.sleep(1.0)  # the thread of `follow_rank_0` ends this process first
     action()
+
+
+# -- further nodes ------------------------------------------------------------------------------------
+
+
+def met(workdir: Workdir) -> Place | None:
+    """Rank 0's place, if it listens for other nodes now."""
+    found = workdir.read(MEETING)
+    if found is None:
+        return None
+    place = place_of(found)
+    try:
+        socket.create_connection((place.host, place.port), timeout=5.0).close()
+    except OSError:  # it has ended, or is not to be reached yet
+        return None
+    return place
+
+
+def serve_node(workdir: Workdir, node: int) -> int:
+    """Lead a further node: start its ranks, and wait for their end; the exit code.
+
+    Raises:
+        TrainingError: rank 0 does not listen.
+        RankLost: a rank of this node died.
+    """
+    first = met(workdir)
+    if first is None:
+        raise TrainingError(f"rank 0 does not listen in {workdir.path}", where="training")
+    ignore_signals()
+    crew = Crew(workdir)
+    try:
+        for local in range(first.devices):
+            crew.start(first.of(node, local))
+        while any(process.poll() is None for process in crew.processes.values()):
+            lost = crew.lost(LOOK_EVERY_SECONDS)
+            if lost is not None:
+                raise lost
+    finally:
+        crew.end()
+    return 0
+
+
+def _address() -> str:
+    """The name of this machine for the other nodes."""
+    return os.environ.get("MASTER_ADDR") or os.environ.get("SLURMD_NODENAME") or socket.gethostname()

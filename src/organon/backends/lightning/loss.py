@@ -34,6 +34,7 @@ from transformers import (
 )
 
 from organon.backends.lightning.kernels import differentiable
+from organon.backends.lightning.layout import filled
 from organon.models.chat import IGNORED
 
 CHUNK = 2**24  # logits of one chunk: 64 MiB in float32
@@ -98,24 +99,26 @@ def document_log_probabilities(
 
     ``lengths``: tokens of each document, one behind another in a row (1, T), or one per row of (B, T).
     """
-    found, positions = _log_probabilities(model, input_ids, labels, position_ids)
-    batch, length = input_ids.shape
-    if batch == 1:
+    found, (row, place) = _log_probabilities(model, input_ids, labels, position_ids)
+    if len(input_ids) == 1:
         ends = torch.tensor(lengths, device=found.device).cumsum(0)
-        document = torch.searchsorted(ends, positions, right=True)
+        document = torch.searchsorted(ends, place.contiguous(), right=True)
     else:
-        document = positions // length
+        document = row
     return found.new_zeros(len(lengths)).index_add(0, document, found)
 
 
 def _log_probabilities(
     model: Any, input_ids: torch.Tensor, labels: torch.Tensor, position_ids: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities (N,), and the places in the flattened batch whose next token they are of (N,)."""
+    """Log-probabilities (N,), and the row and place whose next token they are of (2, N)."""
     following = labels[:, 1:]
     if position_ids is not None:
         following = following.masked_fill(position_ids[:, 1:] == 0, IGNORED)
-    target = functional.pad(following, (0, 1), value=IGNORED).flatten()  # position t predicts token t + 1
+    input_ids, position_ids = _filled(input_ids, position_ids)
+    width = input_ids.shape[1]
+    # Position t predicts token t + 1.
+    target = functional.pad(following, (0, width - following.shape[1]), value=IGNORED).flatten()
     positions = (target != IGNORED).nonzero()[:, 0]
     target = target[positions]
     inputs = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
@@ -124,7 +127,18 @@ def _log_probabilities(
         found = _by_the_model(model, inputs, positions, target)
     else:
         found = _in_chunks(model, inputs, positions, target, head, logits)
-    return found, positions
+    return found, torch.stack((positions // width, positions % width))
+
+
+def _filled(input_ids: torch.Tensor, position_ids: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Rows of a length that comes often, with any token behind, which no token of a document sees."""
+    length = input_ids.shape[1]
+    more = filled(length, input_ids.device) - length
+    if more == 0:
+        return input_ids, position_ids
+    if position_ids is None:  # said, lest the fill goes beyond a model's last position
+        position_ids = torch.arange(length, device=input_ids.device)[None]
+    return functional.pad(input_ids, (0, more)), functional.pad(position_ids, (0, more))
 
 
 def _head(model: Any) -> tuple[torch.nn.Linear | None, Logits | None]:
@@ -220,9 +234,9 @@ class _ChunkedLogProbabilities(torch.autograd.Function):
         with torch.autocast(device, enabled=False):
             head = _Head(weight, bias, logits, dtype)
             for part in head.chunks(len(hidden)):
-                found[part], products = head.log_probabilities(hidden[part], target[part], gradient=ahead)
-                if d_hidden is not None and products is not None:
-                    d_hidden[part] = torch.mm(products.to(dtype), head.weight)
+                found[part], d_products = head.log_probabilities(hidden[part], target[part], gradient=ahead)
+                if d_hidden is not None and d_products is not None:
+                    d_hidden[part] = head.d_rows(d_products)[: len(found[part])]
         ctx.save_for_backward(d_hidden if ahead else hidden, weight, bias, target)
         ctx.logits, ctx.ahead, ctx.dtype = logits, ahead, dtype
         return found
@@ -237,12 +251,13 @@ class _ChunkedLogProbabilities(torch.autograd.Function):
         d_hidden = torch.empty_like(kept) if ctx.needs_input_grad[0] else None
         d_weight = torch.zeros_like(weight)
         for part in head.chunks(len(kept)):
-            _, products = head.log_probabilities(kept[part], target[part], gradient=True)
-            assert products is not None
-            products = products.mul_(d_found[part, None]).to(ctx.dtype)
+            rows = kept[part]
+            _, d_products = head.log_probabilities(rows, target[part], gradient=True)
+            assert d_products is not None
+            d_products[: len(rows)].mul_(d_found[part, None])
             if d_hidden is not None:
-                d_hidden[part] = torch.mm(products, head.weight)
-            d_weight += torch.mm(products.t(), kept[part].to(ctx.dtype))
+                d_hidden[part] = head.d_rows(d_products)[: len(rows)]
+            d_weight += torch.mm(d_products.to(ctx.dtype).t(), head.fill(rows))
         return d_hidden, d_weight, None, None, None
 
 
@@ -257,17 +272,26 @@ class _Head:
         step = max(1, CHUNK // len(self.weight))
         return (slice(start, start + step) for start in range(0, rows, step))
 
+    def fill(self, rows: torch.Tensor) -> torch.Tensor:
+        """(n, H) with zeros behind up to a number of rows n' that comes often, in the compute dtype."""
+        return functional.pad(rows.to(self.weight.dtype), (0, 0, 0, filled(len(rows), rows.device) - len(rows)))
+
+    def d_rows(self, d_products: torch.Tensor) -> torch.Tensor:
+        """(n', V) -> (n', H)."""
+        return torch.mm(d_products.to(self.weight.dtype), self.weight)
+
     def log_probabilities(
         self, rows: torch.Tensor, target: torch.Tensor, *, gradient: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Of the targets (n,); and their gradient with respect to the products (n, V) in float32, if wanted."""
-        rows = rows.to(self.weight.dtype)
+        """Of the targets (n,); and their gradient with respect to the products (n', V) in float32, if wanted."""
+        count, rows = len(rows), self.fill(rows)
+        target = functional.pad(target, (0, len(rows) - count))
         weight = self.weight.t()
         products = torch.mm(rows, weight) if self.bias is None else torch.addmm(self.bias, rows, weight)
         logits = self.logits(products)
         del products
         every = torch.log_softmax(logits, -1)
-        found = every.gather(1, target[:, None])[:, 0]
+        found = every[:count].gather(1, target[:count, None])[:, 0]
         if not gradient:
             return found, None
         d_logits = every.exp_().neg_()

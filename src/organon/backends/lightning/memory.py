@@ -3,7 +3,7 @@
 Bytes on each device. T tokens (N of them with a label, W = sum of the documents' squared lengths) in the
 largest forward pass, L layers, H hidden size, A width of all query heads together, h their number, V
 vocabulary entries, O the outputs of all linear layers together, c bytes of a value in the precision that is
-computed in, m bytes of one in ``model.dtype``:
+computed in, m bytes of one of the weights that are not quantised:
 
     weights      quantised layers: half a byte a value (nf4, fp4) or one (int8), and the scales: 4 bytes for each
                  block of 64, or 1 + 4/256 with double quantisation (QLoRA, Dettmers et al. 2023, section 3),
@@ -13,9 +13,10 @@ computed in, m bytes of one in ``model.dtype``:
     optimizer    8 bytes for each (two moments of AdamW); 2 + 2 * 4/256 in 8 bit, paged ones on the host
     activations  what the backward pass needs: T c (O + L A), of each linear layer its output or what stands for
                  it, where ``fused`` knows the layers, 2.5 times as much elsewhere and 3.5 times with DoRA
-                 (measured: 1.5 to 2.7); T m for each input of a norm; on a CPU also the attention weights of documents up to 2,048 tokens,
-                 c h L (W / 2 + 48 T). With activation checkpointing T L H m and one layer's share of it. Then
-                 the largest layer's temporaries: 4 c T times its outputs, and its weights once in c
+                 (measured: 1.5 to 4.3, most for GPT-2 in bfloat16); T m for each input of a norm; on a CPU also
+                 the attention weights of documents up to 2,048 tokens, c h L (W / 2 + 48 T). With activation
+                 checkpointing T L H m and one layer's share of it. Then the largest layer's temporaries: 4 c T
+                 times its outputs, and its weights once in c
     logits       N V (c + 8), of at most 2^24 at once where ``loss`` knows the model; and the output layer in c
     overhead     on a CPU what Python, torch and the other libraries take (measured: 0.5 GiB); on a GPU CUDA's
                  context and what the allocator cannot use (1 GiB; an assumption)
@@ -152,9 +153,8 @@ def _ends_with(module: str, name: str) -> bool:
 # -- bytes ----------------------------------------------------------------------------------------------
 
 
-def weight_bytes(layout: Layout, base: BaseModel, *, full: bool, device: str) -> int:
-    """Of the base model as it is loaded."""
-    wide = 4 if full else loaded_bytes(base, device)
+def weight_bytes(layout: Layout, base: BaseModel, *, wide: int) -> int:
+    """Of the base model as it is loaded. ``wide``: bytes of a value that is not quantised."""
     if base.quantization == "none":
         return layout.count * wide
     packed = sum(outputs * inputs for outputs, inputs in layout.linear.values())
@@ -163,11 +163,6 @@ def weight_bytes(layout: Layout, base: BaseModel, *, full: bool, device: str) ->
         return rest + packed + 4 * sum(outputs for outputs, _ in layout.linear.values())
     scale = 1 + 4 / SCALE_BLOCK if base.double_quantization else 4
     return rest + round(packed * (0.5 + scale / BLOCK))
-
-
-def loaded_bytes(base: BaseModel, device: str) -> int:
-    """Of one value of the weights that are not quantised, as ``models.load.named_dtype`` has it."""
-    return {"float32": 4, "bfloat16": 2, "float16": 2}.get(base.dtype, 2 if device == "cuda" else 4)
 
 
 def optimizer_bytes(shapes: Iterable[tuple[int, ...]], optim: OptimConfig) -> int:
@@ -214,7 +209,7 @@ def estimate(layout: Layout, spec: TrainSpec, largest: ForwardPass) -> Memory:
     trained = 4 * sum(map(math.prod, shapes))
     shards = spec.trainer.devices * spec.trainer.num_nodes if spec.trainer.strategy == "fsdp" else 1
     return Memory(
-        weights=weight_bytes(layout, spec.base, full=full, device=device) // shards,
+        weights=weight_bytes(layout, spec.base, wide=_loaded_in(spec)) // shards,
         trained=0 if full else trained // shards,
         gradients=trained // shards,
         optimizer=optimizer_bytes(shapes, spec.optim) // shards,
@@ -279,4 +274,8 @@ def _computed_in(spec: TrainSpec) -> int:
 
 
 def _loaded_in(spec: TrainSpec) -> int:
-    return 4 if spec.adapter.kind == "full" else loaded_bytes(spec.base, str(spec.compute.get("device")))
+    """As `build_model` has it."""
+    if spec.adapter.kind == "full":
+        return 4
+    auto = 2 if spec.compute.get("device") == "cuda" else _computed_in(spec)
+    return {"float32": 4, "bfloat16": 2, "float16": 2}.get(spec.base.dtype, auto)

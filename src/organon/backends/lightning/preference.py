@@ -17,7 +17,6 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch.nn import functional
 
-from organon.backends.lightning.attention import documents
 from organon.backends.lightning.datamodule import MicroBatch, StepBatch
 from organon.backends.lightning.loss import document_log_probabilities
 from organon.backends.lightning.module import CompletionModule
@@ -82,15 +81,8 @@ class PreferenceModule(CompletionModule):
 
     def log_probabilities(self, micro: MicroBatch) -> torch.Tensor:
         """The log-probability (nats) of each document's labelled tokens, summed; D, float32."""
-        places = None if micro.position_ids is None else micro.position_ids.to(self.device)
-        with documents(micro.lengths), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            return document_log_probabilities(
-                self.model,
-                input_ids=micro.input_ids.to(self.device),
-                labels=micro.labels.to(self.device),
-                lengths=micro.lengths,
-                position_ids=places,
-            )
+        with self.forward_of(micro):
+            return document_log_probabilities(self.model, **self.inputs(micro), lengths=micro.lengths)
 
     @contextmanager
     def _reference(self) -> Iterator[None]:

@@ -16,16 +16,19 @@ from typing import Any
 
 import torch
 from torch import distributed
-from torch._C._distributed_c10d import TCPStore  # torch.distributed names it too, but not to a type checker
+from torch._C import _DistStoreError as DistStoreError  # torch.distributed hides both names from type checkers
+from torch._C._distributed_c10d import TCPStore
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from organon.backends.lightning.launch import Place
 from organon.backends.lightning.stop import Stopped
+from organon.errors import TrainingError
 
 BUCKET_BYTES = 64 * 2**20  # gradients that are added up in one call; larger ones go alone, without a copy
 # Rank 0 may tokenise or save for long while the others wait. One that has died is noticed at once all the
 # same: its connections break, and rank 0 watches the processes.
 PATIENCE = timedelta(hours=4)
+ARRIVAL = timedelta(minutes=15)
 STOP = "stop"
 
 
@@ -181,14 +184,21 @@ def joined(place: Place, kind: str, *, sharded: bool = False) -> Iterator[Ranks]
         torch.cuda.set_device(device)
     if place.host == "127.0.0.1" and sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else it asks for this machine's name, which DNS may lack
-    store = TCPStore(
-        place.host,
-        place.port,
-        place.world,
-        is_master=place.rank == 0,
-        timeout=PATIENCE,
-        master_listen_fd=place.listener,
-    )
+    try:
+        store = TCPStore(
+            place.host,
+            place.port,
+            place.world,
+            is_master=place.rank == 0,
+            timeout=ARRIVAL,
+            master_listen_fd=place.listener,
+        )
+    except DistStoreError as error:
+        raise TrainingError(
+            f"not all of {place.world} processes came within {ARRIVAL.total_seconds():.0f} s: {error}",
+            where="training",
+            fix="of several nodes, start the same command on each: srun --ntasks-per-node=1 organon train ...",
+        ) from error
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo",
         store=store,

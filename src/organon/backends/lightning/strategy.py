@@ -34,6 +34,9 @@ class RanksStrategy(DDPStrategy):  # type: ignore[misc]  # mypy does not follow 
         super().__init__(cluster_environment=Environment(place))
         self._handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
+    def _configure_launcher(self) -> None:
+        """None: all processes are there. Its parent's would also set another number of threads than ours."""
+
     def configure_ddp(self) -> None:
         """Nothing: the module is not wrapped."""
 

@@ -82,10 +82,9 @@ def train(
         steps = _steps(spec, key, workdir, data, compute, report, stop, kind, model, tokenizer)
         callbacks = [GradientGuard(), *steps.user_callbacks, steps]
         fit(spec, steps, _trainer(compute, workdir, callbacks, place), stop)
-        folders = steps.folders
-        del model, steps, callbacks  # and the model with them: merging takes the base once more
-        if folders is not None:
-            merge_folders(spec, folders, report)
+        del model, steps, callbacks, data  # which know one another: merging takes the base once more
+        if ranks.is_main:
+            merge_folders(spec, workdir, report)
 
 
 def training_identity(spec: TrainSpec, compute: dict[str, Any]) -> dict[str, Any]:

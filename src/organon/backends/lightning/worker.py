@@ -2,7 +2,8 @@
 
 Reads ``spec.json`` and ``job.json``, holds the lock, keeps ``status.json`` up to date, and ends with an
 exit code: 0 succeeded, 1 failed, 2 the user's input, 130 or 143 stopped by a signal. On several devices it
-is rank 0 of the ranks; the others are processes of the same kind that it starts with ``--rank`` (``launch``).
+is rank 0 of the ranks; the others are processes of the same kind that it starts with ``--rank`` (``launch``),
+on further nodes a leader does so (``--node <number>``).
 """
 
 from __future__ import annotations
@@ -20,7 +21,14 @@ from loguru import logger
 
 from organon.backends.lightning import faults
 from organon.backends.lightning.faults import reached
-from organon.backends.lightning.launch import follow_rank_0, leave_the_word_to_rank_0, place_of, ranks_started
+from organon.backends.lightning.launch import (
+    RankLost,
+    follow_rank_0,
+    leave_the_word_to_rank_0,
+    place_of,
+    ranks_started,
+    serve_node,
+)
 from organon.backends.lightning.stop import Stopped, StopRequest
 from organon.backends.lightning.workdir import JOB, SPEC, STATUS, Workdir, sign
 from organon.config.spec import TrainSpec, from_dict
@@ -98,7 +106,8 @@ def run(workdir: Workdir) -> int:
         spec = from_dict(TrainSpec, workdir.read(SPEC) or {})
         status.report(phase="importing")
         _prepare_libraries()
-        with ranks_started(workdir, spec.trainer.devices, abandon=_abandon(status)) as place:
+        devices, nodes = spec.trainer.devices, spec.trainer.num_nodes
+        with ranks_started(workdir, devices, nodes, abandon=_abandon(status)) as place:
             # Takes seconds: by now the caller has seen the phase.
             from organon.backends.lightning.training import train
 
@@ -112,6 +121,7 @@ def run(workdir: Workdir) -> int:
         logger.opt(exception=True).debug("the training failed")
         logger.error("{}", redact(str(error)))
         status.fields |= {name: redact(getattr(error, name)) for name in ("cause", "where", "fix")}
+        status.fields["killed"] = isinstance(error, RankLost) and error.killed
         return status.finish("failed", error.exit_code, redact(str(error)), error.code)
     except Exception as error:  # noqa: BLE001 - the last resort: the caller must learn of it
         logger.opt(exception=True).error("the training failed")
@@ -141,12 +151,23 @@ def run_rank(workdir: Workdir) -> int:
     return 0
 
 
+def run_node(workdir: Workdir, node: int) -> int:
+    """Lead the ranks of a further node; the exit code."""
+    try:
+        return serve_node(workdir, node)
+    except OrganonError as error:
+        logger.error("{}", redact(str(error)))
+        return error.exit_code
+
+
 def main(arguments: list[str]) -> int:
     """Entry point; the second argument is the descriptor of the lock, if the caller has taken it for us."""
     _log_to_stderr()
     workdir = Workdir(Path(arguments[0]).absolute())
     if arguments[1:] == ["--rank"]:
         return run_rank(workdir)
+    if arguments[1:2] == ["--node"]:
+        return run_node(workdir, int(arguments[2]))
     lock = int(arguments[1]) if len(arguments) > 1 else workdir.lock()
     if lock is None:
         logger.error("another worker (process {}) is at work in {}", workdir.holder() or "unknown", workdir.path)
@@ -155,13 +176,14 @@ def main(arguments: list[str]) -> int:
     return run(workdir)
 
 
-def _abandon(status: Status) -> Callable[[str, int], None]:
+def _abandon(status: Status) -> Callable[[RankLost], None]:
     """What to do when another rank has died and this process waits for it, deep in a library."""
 
-    def abandon(error: str, exit_code: int) -> None:
-        logger.error("{}", error)
-        status.finish("failed", exit_code, redact(error))
-        os._exit(exit_code)
+    def abandon(lost: RankLost) -> None:
+        logger.error("{}", redact(str(lost)))
+        status.fields["killed"] = lost.killed
+        status.finish("failed", lost.exit_code, redact(str(lost)))
+        os._exit(lost.exit_code)
 
     return abandon
 

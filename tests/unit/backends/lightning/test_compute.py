@@ -75,3 +75,10 @@ def test_torch_itself_agrees() -> None:
 
     assert compute.torch_has_cuda() == (torch.version.cuda is not None)
     assert compute.versions()["torch"] == torch.__version__
+
+
+def test_the_ranks_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute, "available_cores", lambda: 6)
+    for devices, threads in ((1, 6), (2, 3), (4, 1), (8, 1)):
+        assert compute.compute_of(TrainerConfig(accelerator="cpu", devices=devices))["threads"] == threads
+    assert compute.compute_of(TrainerConfig(accelerator="cpu", devices=2, threads=5))["threads"] == 5

@@ -12,6 +12,7 @@ from tests.unit.backends.lightning.families import FAMILIES, Documents, assert_c
 
 from organon.backends.lightning import attention, fused, kernels
 from organon.backends.lightning.loss import label_log_probabilities
+from organon.models.load import quiet
 
 LENGTHS = (9, 1, 40, 13)
 DOCUMENTS = Documents(*LENGTHS)
@@ -23,7 +24,8 @@ def with_lora(model: Any, **settings: Any) -> Any:
     config = LoraConfig(
         **{"r": 4, "lora_alpha": 6, "target_modules": "all-linear", "task_type": "CAUSAL_LM", **settings}
     )
-    adapted = get_peft_model(model, config)
+    with quiet():
+        adapted = get_peft_model(model, config)
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
@@ -39,12 +41,12 @@ def step(model: Any, *, autocast: bool = False) -> tuple[float, dict[str, torch.
     return loss.item(), gradients(model)
 
 
-def assert_same(model: Any, *, tolerance: float = 2e-6, **how: Any) -> dict[str, int]:
+def assert_same(model: Any, *, tolerance: float = 5e-6, **how: Any) -> dict[str, int]:
     """Loss and gradients with the faster forms are those without."""
     expected, wanted = step(model, **how)
     counts = fused.apply(model)
     found, got = step(model, **how)
-    assert found == pytest.approx(expected, rel=tolerance / 2)
+    assert found == pytest.approx(expected, rel=1e-6)
     assert_close(got, wanted, tolerance)
     return counts
 
@@ -52,7 +54,7 @@ def assert_same(model: Any, *, tolerance: float = 2e-6, **how: Any) -> dict[str,
 @pytest.mark.parametrize("name", FAMILIES)
 def test_lora_on_all_linear_layers(name: str) -> None:
     counts = assert_same(with_lora(family(name)))
-    norms = {"gpt2": 0, "llama": 5, "mistral": 5, "qwen2": 5, "gemma": 5}.get(name, 9)
+    norms = {"gpt2": 0, "qwen3": 9, "gemma2": 9, "gemma3": 13}.get(name, 5)
     linear = {"lora linear": 8} if name == "gpt2" else {"attention": 2, "gated mlp": 2, "lora linear": 14}
     assert counts == {**linear, **({"rms norm": norms} if norms else {})}
 
@@ -112,7 +114,7 @@ def test_four_bit(quantization: str, double: bool) -> None:
                 packed = Linear4bit(child.in_features, child.out_features, False, torch.float32, double, quantization)
                 packed.load_state_dict(child.state_dict())
                 setattr(parent, name, packed.to("cpu"))
-    counts = assert_same(with_lora(model), tolerance=5e-6)
+    counts = assert_same(with_lora(model))
     assert counts["lora linear"] == 14
     layer = model.model.layers[0].mlp.up_proj.base_layer
     assert layer.weight.dtype == torch.uint8
@@ -143,7 +145,7 @@ def test_dropout_on_the_adapter_takes_the_stock_way(name: str) -> None:
     torch.manual_seed(0)
     found, got = step(model)
     assert found == pytest.approx(expected, rel=1e-6)
-    assert_close(got, wanted, 2e-6)
+    assert_close(got, wanted, 5e-6)
     assert step(model)[0] != found
     assert step(model.eval())[0] == step(model)[0]
 
@@ -154,7 +156,7 @@ def test_dropout_on_the_adapter_takes_the_stock_way(name: str) -> None:
     ids=str,
 )
 def test_other_variants_of_lora_are_left_to_peft(settings: dict[str, Any]) -> None:
-    assert_same(with_lora(family("qwen2"), **settings), tolerance=5e-6)
+    assert_same(with_lora(family("qwen2"), **settings))
 
 
 def test_an_adapter_that_is_switched_off_merged_or_joined_by_another() -> None:
@@ -236,7 +238,9 @@ def test_a_lookalike_is_left_alone() -> None:
 
 def test_less_is_kept_for_the_backward() -> None:
     """Bytes that autograd holds between forward and backward, weights left out: under 60 % of stock's."""
-    model = with_lora(family("llama"))
+    wide = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2, "head_dim": 64}
+    model = with_lora(family("llama", **wide).to(torch.bfloat16))
+    documents = Documents(*[32] * 10)
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
 
     def held() -> int:
@@ -248,8 +252,11 @@ def test_less_is_kept_for_the_backward() -> None:
                 storages[storage.data_ptr()] = storage.nbytes()
             return tensor
 
-        with attention.documents(LENGTHS), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            loss = label_log_probabilities(model, **DOCUMENTS.packed()).sum()
+        with (
+            attention.documents(documents.lengths),
+            torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        ):
+            loss = label_log_probabilities(model, **documents.packed()).sum()
         found = sum(storages.values())
         loss.backward()
         return found
@@ -259,27 +266,43 @@ def test_less_is_kept_for_the_backward() -> None:
     assert held() < 0.6 * stock
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_gradients_by_finite_differences(dtype: torch.dtype) -> None:
-    """Of each kernel alone; RMSNorm computes in float32."""
+def test_gradients_by_finite_differences() -> None:
+    """Of each kernel alone, in float64."""
     torch.manual_seed(0)
-    x = torch.randn(1, 3, 2, 4, dtype=dtype, requires_grad=True)
-    cos, sin = torch.randn(1, 3, 4, dtype=dtype), torch.randn(1, 3, 4, dtype=dtype)
-    loose = {"eps": 1e-3, "atol": 2e-2, "rtol": 2e-2} if dtype == torch.float32 else {}
-    assert torch.autograd.gradcheck(lambda x: kernels.rotate(x, cos, sin), x, **loose)
-    if dtype == torch.float64:
-        base = torch.nn.Linear(4, 5, dtype=dtype).requires_grad_(False)
-        a, b = (torch.randn(shape, dtype=dtype, requires_grad=True) for shape in ((2, 4), (5, 2)))
-        rows, up = (torch.randn(3, 4, dtype=dtype, requires_grad=True) for _ in range(2))
 
-        def layer(a: torch.Tensor, b: torch.Tensor) -> kernels.Projection:
-            return kernels.Projection(base, (a, b), 1.5)
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, dtype=torch.float64, requires_grad=True)
 
-        assert torch.autograd.gradcheck(lambda x, a, b: kernels.project(x, layer(a, b))[0], (rows, a, b))
-        for activation in (kernels.SILU, kernels.GELU, kernels.GELU_TANH):
-            assert torch.autograd.gradcheck(
-                lambda gate, up, a, b, f=activation: kernels.gated_project(gate, up, f, layer(a, b)), (rows, up, a, b)
-            )
-    else:
-        weight = torch.randn(4, requires_grad=True)
-        assert torch.autograd.gradcheck(lambda x, w: kernels.rms_norm(x, w, 1e-6, 1.0), (x, weight), **loose)
+    cos, sin = draw(1, 3, 4).detach(), draw(1, 3, 4).detach()
+    assert torch.autograd.gradcheck(lambda x: kernels.rotate(x, cos, sin), draw(1, 3, 2, 4))
+    base = torch.nn.Linear(4, 5, dtype=torch.float64).requires_grad_(False)
+
+    def layer(a: torch.Tensor, b: torch.Tensor) -> kernels.Projection:
+        return kernels.Projection(base, (a, b), 1.5)
+
+    factors = (draw(2, 4), draw(5, 2))
+    assert torch.autograd.gradcheck(lambda x, a, b: kernels.project(x, layer(a, b))[0], (draw(3, 4), *factors))
+    for activation in (kernels.SILU, kernels.GELU, kernels.GELU_TANH):
+        assert torch.autograd.gradcheck(
+            lambda gate, up, a, b, f=activation: kernels.gated_project(gate, up, f, layer(a, b)),
+            (draw(3, 4), draw(3, 4), *factors),
+        )
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+def test_rms_norm(offset: float) -> None:
+    """Value and both gradients; float32 inside also for bfloat16."""
+    x, weight = torch.randn(5, 3, 16, requires_grad=True), torch.randn(16, requires_grad=True)
+    d_out = torch.randn(5, 3, 16)
+    wide = x.double()
+    plain = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-5) * (weight.double() + offset)
+    found = kernels.rms_norm(x, weight, 1e-5, offset)
+    torch.testing.assert_close(found.double(), plain, rtol=1e-5, atol=1e-6)
+    for one, other in zip(
+        torch.autograd.grad(found, (x, weight), d_out),
+        torch.autograd.grad(plain, (x, weight), d_out.double()),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    short = kernels.rms_norm(x.bfloat16(), weight.bfloat16(), 1e-5, offset)
+    torch.testing.assert_close(short.double(), plain, rtol=2e-2, atol=2e-2)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from organon.backends.lightning import launch
-from organon.backends.lightning.launch import Place, log_name, place_of, ranks_started
+from organon.backends.lightning.launch import Place, RankLost, log_name, place_of, ranks_started
 from organon.backends.lightning.stop import Stopped
 from organon.backends.lightning.workdir import Workdir
 from organon.errors import DataError, TrainingError
@@ -54,8 +54,8 @@ def spawner(body: str) -> object:
     return spawn
 
 
-def never(error: str, code: int) -> None:
-    raise AssertionError(error)
+def never(lost: RankLost) -> None:
+    raise lost
 
 
 def until_there(path: Path, text: str = "") -> None:
@@ -103,18 +103,18 @@ def test_a_rank_that_fails_ends_the_training_with_its_log(tmp_path: Path, monkey
 def test_rank_0_that_waits_for_a_dead_rank_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "spawn", spawner("os.kill(os.getpid(), 9)"))
     monkeypatch.setattr(launch, "GRACE_SECONDS", 0.1)
-    told: list[tuple[str, int]] = []
+    told: list[RankLost] = []
 
     def train() -> None:
-        with ranks_started(Workdir(tmp_path), 2, abandon=lambda *why: told.append(why)):
+        with ranks_started(Workdir(tmp_path), 2, abandon=told.append):
             limit = time.monotonic() + 30
             while not told and time.monotonic() < limit:
                 time.sleep(0.02)
 
     with pytest.raises(TrainingError):
         train()
-    assert "rank 1 died (signal 9, SIGKILL); the system may have been out of memory" in told[0][0]
-    assert told[0][1] == 1
+    assert "rank 1 died (signal 9, SIGKILL); the system may have been out of memory" in str(told[0])
+    assert (told[0].killed, told[0].exit_code) == (True, 1)
 
 
 @pytest.mark.parametrize("error", [DataError("row 7 is wrong"), Stopped()])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from organon.backends.lightning import ranks as ranks_module
 from organon.backends.lightning.launch import Place, place_of
 from organon.backends.lightning.ranks import Ranks, joined, share_of
 from organon.backends.lightning.stop import Stopped
+from organon.errors import TrainingError
 
 WORLD = 3
 
@@ -75,7 +78,7 @@ def test_where_weights_are_sharded_all_stop_before_the_same_micro_batch(answers:
 
 
 def test_a_sharded_tensor_becomes_whole_and_back(answers: list[dict[str, Any]]) -> None:
-    assert [a["whole"] for a in answers] == [list(range(7))] * WORLD
+    assert [a["whole"] for a in answers] == [list(range(7)), [], []]  # rank 0 writes it
     assert [a["share"] for a in answers] == [[0, 10, 20], [30, 40, 50], [60]]
 
 
@@ -100,6 +103,15 @@ def test_a_single_process_needs_no_other() -> None:
     with joined(Place(), "cpu") as alone:
         assert alone == Ranks()
     assert not torch.distributed.is_initialized()
+
+
+def test_a_process_that_nobody_joins_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks_module, "ARRIVAL", timedelta(seconds=1))
+    server = socket.create_server(("127.0.0.1", 0))
+    place = Place(0, 2, nodes=2, port=server.getsockname()[1], listener=server.detach())
+    with pytest.raises(TrainingError, match="not all of 2 processes came within 1 s") as caught:
+        joined(place, "cpu").__enter__()
+    assert "srun --ntasks-per-node=1" in caught.value.fix
 
 
 def test_a_place_survives_the_environment() -> None:
@@ -211,8 +223,6 @@ def sharded(ranks: Ranks, found: dict[str, Any]) -> None:
 
 
 def main(folder: Path) -> None:
-    import socket
-
     server = socket.create_server(("127.0.0.1", 0))
     port = server.getsockname()[1]
     children = []
