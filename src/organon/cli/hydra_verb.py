@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from organon.config.compose import VERB_SCHEMAS, conf_dir, register, register_file, to_checked
+from organon.config.compose import VERB_SCHEMAS, conf_dir, quote_places, register, register_file, to_checked
 from organon.config.translate import translate
 from organon.errors import ConfigError, OrganonError
 
@@ -81,7 +81,7 @@ def run_verb(
 
 def _take_flags(arguments: Sequence[str]) -> tuple[list[str], bool]:
     """The arguments for Hydra, with our flags turned into overrides, and whether ``--json`` was there."""
-    rest = ["dry_run=true" if a == "--dry-run" else a for a in arguments if a != "--json"]
+    rest = ["dry_run=true" if a == "--dry-run" else a for a in quote_places(arguments) if a != "--json"]
     path: str | None = "organon.yaml" if Path("organon.yaml").is_file() else None
     for i, argument in enumerate(rest):
         if argument == "--config-file":

@@ -155,5 +155,5 @@ def check_checkpoint_dir(pattern: str | None) -> None:
             f"'{pattern}': only {{name}} is filled in, with the run's name",
             code="CFG-054",
             where="checkpoint_dir",
-            fix="'checkpoint_dir=\"outputs/ck-out-{name}\"' with both kinds of quotes",
+            fix="checkpoint_dir='outputs/ck-out-{name}'",
         )

@@ -13,7 +13,7 @@ from organon.config.check_adapter import check_adapter, check_needs_gpu, check_t
 from organon.config.check_ranks import check_ranks, normalise_ranks
 from organon.config.devices import gpu_present
 from organon.config.instantiate import check_target
-from organon.config.schema import DatasetConfig, ModelConfig, RunConfig, TrainerConfig
+from organon.config.schema import DatasetConfig, MethodConfig, ModelConfig, RunConfig, TrainerConfig
 from organon.errors import ConfigError, nearest
 from organon.redact import holds_secret
 
@@ -157,6 +157,7 @@ def check_method(config: RunConfig) -> None:
     if dataset.format in ("text", "preference"):
         _check_special_rows(dataset)
     if method.type != "dpo":
+        _refuse_dpo_values(method)
         return
     for field, value, why, fix in (
         ("kind", "full", "it changes", "adapter=lora"),
@@ -171,6 +172,18 @@ def check_method(config: RunConfig) -> None:
                 code="CFG-058",
                 where=f"adapter.{field}",
                 fix=fix,
+            )
+
+
+def _refuse_dpo_values(method: MethodConfig) -> None:
+    """They would change the key, and nothing else."""
+    for name in ("beta", "label_smoothing"):
+        if getattr(method, name) != getattr(MethodConfig, name):
+            raise ConfigError(
+                f"{getattr(method, name)} is of DPO's loss; method.type={method.type} has none of it",
+                code="CFG-058",
+                where=f"method.{name}",
+                fix=f"method=dpo, or leave method.{name} out",
             )
 
 
@@ -208,6 +221,8 @@ def normalise(config: Any) -> None:
     dataset = getattr(config, "dataset", None)
     if dataset is not None and dataset.format == "text" and dataset.loss_on == "assistant":
         dataset.loss_on = "all"  # the default elsewhere, and here what there is
+    for name in ("rank_pattern", "alpha_pattern"):
+        setattr(adapter, name, _longest_first(getattr(adapter, name)))
     targets = adapter.target_modules
     if isinstance(targets, str) and targets != "all-linear":
         adapter.target_modules = [targets]
@@ -220,6 +235,11 @@ def normalise(config: Any) -> None:
             where="adapter.target_modules",
             fix="adapter.target_modules=all-linear, or adapter.target_modules=[q_proj,v_proj]",
         )
+
+
+def _longest_first(patterns: dict[str, int]) -> dict[str, int]:
+    """peft takes the first pattern that matches, and a key knows no order: so the longest one counts."""
+    return dict(sorted(patterns.items(), key=lambda item: (-len(item[0]), item[0])))
 
 
 def check(config: Any) -> None:

@@ -82,10 +82,15 @@ def compose(verb: str, overrides: Sequence[str] = (), config_dir: Path | None = 
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            config = hydra.compose(verb, overrides=[*overrides, *extra])
+            config = hydra.compose(verb, overrides=[*quote_places(overrides), *extra])
         return to_checked(config, VERB_SCHEMAS[verb])
     except Exception as error:
         raise translate(error, VERB_SCHEMAS[verb]) from error
+
+
+def quote_places(overrides: Sequence[str]) -> list[str]:
+    """The overrides with ``checkpoint_dir=a/{name}`` in quotes: Hydra would take its brace for a mapping's."""
+    return [re.sub(r"^(\+{0,2}checkpoint_dir)=([^'\"]*\{name\}[^'\"]*)$", r'\1="\2"', text) for text in overrides]
 
 
 def to_checked(config: DictConfig, kind: type[T]) -> T:

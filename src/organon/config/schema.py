@@ -87,8 +87,9 @@ class AdapterConfig:
         default="default", metadata=limits(choices=("default", "gaussian", "orthogonal", "pissa", "olora"))
     )
     bias: str = field(default="none", metadata=limits(choices=("none", "all", "lora_only")))
-    rank_pattern: dict[str, int] = field(default_factory=dict)  # other ranks, by the end of a module's name
-    alpha_pattern: dict[str, int] = field(default_factory=dict)
+    # Other ranks, by the end of a module's name; of several patterns that match, the longest counts.
+    rank_pattern: dict[str, int] = field(default_factory=dict)
+    alpha_pattern: dict[str, int] = field(default_factory=dict)  # likewise
     modules_to_save: list[str] = field(default_factory=list)  # trained in full and saved with the adapter
     train_embeddings: bool = False  # input and output embeddings are trained in full too
     quantization: str = field(default="nf4", metadata=limits(choices=("nf4", "fp4", "int8", "none")))

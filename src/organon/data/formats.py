@@ -101,7 +101,8 @@ def read_rows(
         limit: stop after this many good rows.
         on_error: ``skip`` leaves bad rows out and counts them in ``report``; the end of the file raises if
             more than ``max_skipped_fraction`` of the rows were bad.
-        input_key, output_key: names of the two ``instruct`` fields, where they are not the usual ones.
+        input_key, output_key: names of the two ``instruct`` fields, where they are not the usual ones; beside one of
+            them, the other may have any of its usual names.
         label_key: name of a field with each row's class, text or integer, which goes to ``report.labels``.
         expected_sha256: of the file's bytes, if it was hashed before.
 
@@ -115,8 +116,8 @@ def read_rows(
     if on_error not in ("raise", "skip"):
         raise ConfigError(f"on_error is {quote(on_error)}", code="CFG-058", fix="use raise or skip")
     file = SourceFile(source, max_bytes=max_file_bytes)
-    keys = (input_key, output_key) if input_key and output_key else None
-    reader = _Reader(file, format, split, keys, on_error == "skip", max_line_bytes, expected_sha256, label_key)
+    pairs = _pairs(input_key, output_key)
+    reader = _Reader(file, format, split, pairs, on_error == "skip", max_line_bytes, expected_sha256, label_key)
     return RowReader(reader.rows(limit, max_skipped_fraction), reader.report)
 
 
@@ -130,7 +131,7 @@ def document_splits(source: str | os.PathLike[str]) -> list[str]:
     if not _is_document(file.path, "train", MAX_LINE_BYTES):
         return []
     with file:
-        document = _Reader(file, "instruct", "train", None, False, MAX_LINE_BYTES, None).document()
+        document = _Reader(file, "instruct", "train", _INSTRUCT_KEYS, False, MAX_LINE_BYTES, None).document()
     if isinstance(document, list):
         return ["train"]
     return [name for name, rows in document.items() if isinstance(rows, list)] if isinstance(document, dict) else []
@@ -157,7 +158,7 @@ class _Reader:
     file: SourceFile
     format: str
     split: str
-    keys: tuple[str, str] | None
+    pairs: tuple[tuple[str, str], ...]  # of `instruct` rows: names of the question and its answer, in this order
     skip: bool
     max_line_bytes: int
     expected_sha256: str | None
@@ -277,7 +278,7 @@ class _Reader:
         used: Iterable[str]
         if self.format == "instruct":
             row: Mapping[str, Any]
-            row, used = _instruct_row(item, where, self.keys)
+            row, used = _instruct_row(item, where, self.pairs)
         else:
             used, check = _CHECKS[self.format]
             row = check(item, where)
@@ -343,13 +344,18 @@ def _is_document(path: os.PathLike[str], split: str, max_line_bytes: int) -> boo
     return isinstance(first, dict) and any(not isinstance(first.get(name, ""), str) for name in (*SPLITS, split))
 
 
-def _instruct_row(item: Any, where: str, keys: tuple[str, str] | None) -> tuple[Row, tuple[str, ...]]:
+def _pairs(input_key: str | None, output_key: str | None) -> tuple[tuple[str, str], ...]:
+    """Where an ``instruct`` row may have its question and its answer."""
+    pairs = ((input_key or asked, output_key or answered) for asked, answered in _INSTRUCT_KEYS)
+    return tuple(dict.fromkeys(pair for pair in pairs if pair[0] != pair[1]))
+
+
+def _instruct_row(item: Any, where: str, pairs: tuple[tuple[str, str], ...]) -> tuple[Row, tuple[str, ...]]:
     """The row and the keys it was made of."""
     if not isinstance(item, dict):
         cause = f"the row is {kind_of(item)}, expected an object with `input` and `output`"
         code = "DATA-003" if isinstance(item, list) else "DATA-015"
         raise DataError(cause, code=code, where=where, fix="write one object per row")
-    pairs = (keys,) if keys else _INSTRUCT_KEYS
     pair = next((pair for pair in pairs if pair[0] in item and pair[1] in item), None)
     if pair is None:
         wanted = " or ".join(f"`{a}` and `{b}`" for a, b in pairs[:2])

@@ -43,6 +43,7 @@ def module_shapes(model: PreTrainedModel | PeftModel) -> dict[str, tuple[int, in
 
 
 def check_targets(model: PreTrainedModel, adapter: AdapterConfig) -> None:
+    """Refuse targets that match nothing (CFG-059), and LoRA on a matrix that is both embeddings (CFG-060)."""
     shapes = module_shapes(model)
     if isinstance(adapter.target_modules, str):
         return
@@ -63,7 +64,7 @@ def check_targets(model: PreTrainedModel, adapter: AdapterConfig) -> None:
 
 
 def check_int8(model: torch.nn.Module, *, dora: bool) -> None:
-    """peft 0.21 moves the int8 weights of DoRA layers about on a CPU, and their scales are lost."""
+    """Refuse ``dora`` on int8 weights on a CPU (CFG-060): peft 0.21 moves them about, and their scales are lost."""
     weights = [module._parameters.get("weight") for module in model.modules()] if dora else []
     if any(w is not None and w.dtype == torch.int8 and w.device.type == "cpu" for w in weights):
         raise ConfigError(
@@ -75,7 +76,8 @@ def check_int8(model: torch.nn.Module, *, dora: bool) -> None:
 
 
 def check_patterns(model: PeftModel, adapter: AdapterConfig) -> None:
-    """A pattern that matches nothing would be ignored; a rank above a matrix's own cannot be taken out of it."""
+    """Refuse patterns that match nothing (CFG-059), which peft ignores, and for PiSSA and OLoRA a rank above that
+    of a matrix which they take the adapter out of (CFG-060)."""
     from peft.tuners.lora import LoraLayer
 
     layers = {name: m for name, m in model.get_base_model().named_modules() if isinstance(m, LoraLayer)}
@@ -98,6 +100,7 @@ def check_patterns(model: PeftModel, adapter: AdapterConfig) -> None:
 
 
 def check_bias(model: PeftModel, adapter: AdapterConfig, dtype: torch.dtype) -> None:
+    """Refuse trained biases where there are none, or on a base that is not in float32 (CFG-060)."""
     if dtype != torch.float32:
         raise ConfigError(
             f"bias={adapter.bias}: biases are trained in float32, but the layers that they belong to are in {dtype}",
@@ -115,7 +118,8 @@ def check_bias(model: PeftModel, adapter: AdapterConfig, dtype: torch.dtype) -> 
 
 
 def check_complete(adapter: AdapterFile, modules: Iterable[str]) -> None:
-    """peft would draw what the files lack at random, with a warning."""
+    """Refuse an adapter that lacks weights its config tells of (CKPT-071): peft draws them at random, with a
+    warning. ``modules``: the base's."""
     from peft import LoraConfig
     from peft.tuners.tuners_utils import check_target_module_exists
 
@@ -144,6 +148,7 @@ def _is_embedding(module: torch.nn.Module) -> bool:
 
 
 def no_match(where: str, name: str, known: set[str], fix: str = "") -> ConfigError:
+    """The error (CFG-059) for a ``name`` in the config's ``where`` that no module has."""
     return ConfigError(
         f"{name}: no module of the model matches. Found: {', '.join(sorted(known))}",
         code="CFG-059",

@@ -118,7 +118,8 @@ def save_adapter(model: PeftModel, folder: Path, base: BaseModel) -> None:
         taken.add(plain.data_ptr())
     save_file(separate, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     config.base_model_name_or_path, config.revision, config.inference_mode = public_name(base), base.revision, True
-    (folder / ADAPTER_CONFIG).write_text(json.dumps(config.to_dict(), indent=2, sort_keys=True, default=sorted) + "\n")
+    settings = dict(sorted(config.to_dict().items()))  # the patterns within keep their order: the first match counts
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(settings, indent=2, default=sorted) + "\n")
 
 
 def _lora_config(adapter: AdapterConfig, modules_to_save: list[str], *, ensure_tied: bool) -> LoraConfig:

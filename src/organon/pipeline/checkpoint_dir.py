@@ -91,7 +91,7 @@ def _taken(place: Path, cause: str) -> ConfigError:
         f"{place} {cause}",
         code="CFG-058",
         where="checkpoint_dir",
-        fix="name a new folder; with {name} in it each run has its own: 'checkpoint_dir=\"outputs/ck-out-{name}\"'",
+        fix="name a new folder; with {name} in it each run has its own: checkpoint_dir='outputs/ck-out-{name}'",
     )
 
 

@@ -27,6 +27,11 @@ from organon.store.store import Store
 from organon.zoo.registry import generate
 
 Row = dict[str, Any]
+# What the readers of a dataset's source heed, and nobody where rows are given.
+OF_A_SOURCE = (
+    "validation_source", "validation_fraction", "split_seed", "input_key", "output_key", "limit", "balance_by",
+    "balance_ratio", "on_error", "max_skipped_fraction",
+)  # fmt: skip
 
 
 def output_dir(config: Any) -> Path:
@@ -67,21 +72,23 @@ def resolve(
 ) -> TrainSpec:
     """The spec that ``config`` means today: data in the store, base model named by its content.
 
-    ``rows`` and ``validation_rows``, where given, stand for the config's dataset; ``hyperparameters``
-    and ``extra`` are a remote vendor's own.
+    ``rows`` and ``validation_rows``, where given, stand for the config's dataset, and its system prompt goes
+    before them; ``hyperparameters`` and ``extra`` are a remote vendor's own.
 
     Raises:
         DataError: a file, row or field is wrong; nothing has been spent.
-        ConfigError: the model cannot be found or does not fit the dataset.
+        ConfigError: the model cannot be found or does not fit the dataset; CFG-058 for given rows and a key
+            of the dataset that chooses rows of a source.
     """
     method, recipe_digest = _recipe(config.method)
     callbacks, callback_digests = _own_code(config.callbacks)
-    _check_kinds([*(rows or ()), *validation_rows], method)
+    if rows is not None:
+        _check_given([*rows, *validation_rows], config.dataset, method)
     base = open_base(config, store, backend)
     if rows is None:
         train_rows, held_rows = load_rows(config.dataset)
     else:
-        train_rows, held_rows = list(rows), list(validation_rows)
+        train_rows, held_rows = _with_system_prompts(rows, validation_rows, config.dataset)
     dataset_hash, dataset_path = store.put_dataset(train_rows)
     validation = store.put_dataset(held_rows) if held_rows else None
     spec = TrainSpec(
@@ -145,9 +152,7 @@ def load_rows(dataset: DatasetConfig) -> tuple[list[Row], list[Row]]:
     warning = repeats_warning(rows, where=dataset.source)
     if warning:
         logger.warning("{}", warning)
-    if dataset.system_prompt:
-        rows, validation = (_with_system_prompt(part, dataset.system_prompt) for part in (rows, validation))
-    return rows, validation
+    return _with_system_prompts(rows, validation, dataset)
 
 
 def _read(dataset: DatasetConfig, source: str, split: str) -> list[Row]:
@@ -206,12 +211,32 @@ def _has_own_validation(dataset: DatasetConfig) -> bool:
     return "validation" in _splits(dataset, expand(dataset.source, "dataset.source"))
 
 
-def _with_system_prompt(rows: Sequence[Row], text: str) -> list[Row]:
-    return [add_system_prompt(row, text, f"rows[{index}]") for index, row in enumerate(rows)]
+def _with_system_prompts(
+    rows: Sequence[Row], validation: Sequence[Row], dataset: DatasetConfig
+) -> tuple[list[Row], list[Row]]:
+    text = dataset.system_prompt
+    if not text:
+        return list(rows), list(validation)
+    named = (("rows", rows), ("validation rows", validation))
+    train, held = ([add_system_prompt(row, text, f"{name}[{i}]") for i, row in enumerate(part)] for name, part in named)
+    return train, held
 
 
-def _check_kinds(rows: Sequence[Row], method: MethodConfig) -> None:
-    """Refuse given rows that the method cannot train on; those of a file are refused by their format."""
+def _check_given(rows: Sequence[Row], dataset: DatasetConfig, method: MethodConfig) -> None:
+    """Refuse given rows that the method cannot train on, which of a file its format tells, and keys that would
+    choose among the rows of a source."""
+    defaults = {field.name: field.default for field in dataclasses.fields(DatasetConfig)}
+    for name in OF_A_SOURCE:
+        value = getattr(dataset, name)
+        says_nothing = name == "validation_fraction" and value == 0  # none are held out of given rows
+        if value != defaults[name] and not says_nothing:
+            raise ConfigError(
+                f"{value} is for the rows of a dataset.source; these rows are given, and all of them are used",
+                code="CFG-058",
+                where=f"dataset.{name}",
+                fix=f"leave dataset.{name} out and give the rows that you want; validation_file=... are those to "
+                "validate on",
+            )
     wanted = ("preference",) if method.type == "dpo" else ("messages", "text")
     for index, row in enumerate(rows):
         if kind_of_row(row) not in wanted:

@@ -18,8 +18,8 @@ class Checkpoint:
     kind: str  # "adapter", "full" or "hosted"
     model_id: str  # `organon/<key>` for local ones, the vendor's id for hosted ones
     folder: str | None = None  # `epoch_2` or `best` in the run's folder in the store; None: none was to be kept
-    adapter: str | None = None  # where in `folder` the adapter lies, if not at its top: `adapter_weights`
-    merged: bool = False  # `folder` holds the merged model besides the adapter
     base: BaseModel | None = None
     system_prompt: str | None = None  # the one that training rows carried, for evaluation to match
     metadata: dict[str, Any] = field(default_factory=dict)
+    adapter: str | None = None  # where in `folder` the adapter lies, if not at its top: `adapter_weights`
+    merged: bool = False  # `folder` holds the merged model besides the adapter

@@ -25,7 +25,7 @@ ADAPTER = ["adapter_config.json", "adapter_model.safetensors"]
 BASICS = ("model=tiny", "dataset=messages", "dataset.source=rows.jsonl", "logger=none", "trainer=cpu",
           "trainer.epochs=3", "trainer.threads=1", "trainer.global_batch_size=8", "trainer.micro_batch_size=8",
           "dataset.validation_fraction=0.2", "name=warm-otter")  # fmt: skip
-PLACE = 'checkpoint_dir="outputs/ck-out-{name}"'
+PLACE = "checkpoint_dir=outputs/ck-out-{name}"
 
 Train = Callable[..., int]
 

@@ -91,8 +91,8 @@ def test_kill_dash_nine_and_the_same_command_gives_the_same_adapter(tmp_path: Pa
 
 
 def test_worker_that_dies_is_a_failure_and_not_a_result(tmp_path: Path) -> None:
-    """DL-18."""
-    process = start(tmp_path, "run", *NO_EVAL)
+    """DL-18, where it is not to be started again."""
+    process = start(tmp_path, "run", *NO_EVAL, "trainer.max_restarts=0")
     status = wait_for_step(tmp_path, 2)
     os.kill(status["pid"], signal.SIGKILL)
     _, err = process.communicate(timeout=60)
@@ -102,6 +102,19 @@ def test_worker_that_dies_is_a_failure_and_not_a_result(tmp_path: Path) -> None:
     (record,) = (tmp_path / "outputs" / "runs").glob("*/result.json")
     assert json.loads(record.read_text())["state"] == "failed"
     assert not list((tmp_path / "outputs" / "store").glob("runs/*/checkpoint.json"))
+
+
+def test_a_worker_that_is_killed_is_started_again(tmp_path: Path) -> None:
+    """DL-45: it goes on from its checkpoint, and the record says how often."""
+    process = start(tmp_path, "run", *NO_EVAL, "trainer.max_steps=60", "--json")
+    status = wait_for_step(tmp_path, 10)
+    os.kill(status["pid"], signal.SIGKILL)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "died (signal 9, SIGKILL); the system may have been out of memory); starts again in 5 s" in err
+    told = json.loads(out)["train"]
+    assert (told["restarts"], told["steps"]) == (1, 60)
+    assert told["resumed_from_step"] >= 8
 
 
 def test_interrupt_stops_cleanly_and_the_same_command_goes_on(tmp_path: Path) -> None:

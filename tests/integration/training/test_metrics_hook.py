@@ -43,6 +43,20 @@ def broken(moment):
 def odd(moment):
     return {4: {"train/loss": 1.0}, 3: 7, 2: {"val/mine": "x"}}.get(moment.step, {"val/mine": moment.step})
 
+def forward(moment):
+    # The validation loss by hand, and an answer.
+    total, count = 0.0, 0
+    for batch in moment.validation():
+        logits = moment.model(input_ids=batch.input_ids).logits[:, :-1]
+        labels = batch.labels[:, 1:]
+        total += torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="sum", ignore_index=-100)
+        count += int((labels != -100).sum())
+    answer = moment.model.generate(batch.input_ids[:1, :4], max_new_tokens=3, min_new_tokens=3, do_sample=False)
+    return {"val/by_hand": total / count, "answer_length": answer.shape[1]}
+
+def rising(moment):
+    return {"val/mine": moment.step}
+
 NUMBER = 3
 """
 
@@ -75,6 +89,7 @@ def watched(lab: Any, file: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def test_values_are_logged_under_their_names(lab: Any, watched: Path) -> None:
     """CK-14: in metrics.jsonl, metrics.csv and the status, at each validation and nowhere else."""
+    assert "failed" not in (watched / "logs.txt").read_text()
     rows = lab.metrics(watched)
     assert [row["step"] for row in rows if "mine" in row] == [2, 3, 4, 6]
     last = rows[-1]
@@ -176,6 +191,33 @@ def test_the_best_model_by_a_metric_of_ones_own(lab: Any, file: Path, tmp_path: 
     spec = with_code(lab.spec(**HARD), metrics=f"{file}:curious", best_metric="mein")
     assert lab.run(spec, tmp_path / "misspelt") == 1  # known only once the function has answered
     assert "'mein' is not measured. Did you mean 'mine'?" in lab.status(tmp_path / "misspelt")["error"]
+
+
+def test_on_two_ranks_one_asks_and_all_decide_the_same(lab: Any, file: Path, tmp_path: Path) -> None:
+    """Rank 0's values in all processes, its failures too; the training stops in both at once."""
+    goals = {"best_metric": "val/mine", "early_stopping_metric": "val/mine", "early_stopping_patience": 1}
+    spec = with_code(lab.spec(**HARD, devices=2), metrics=f"{file}:broken", **goals)
+    lab.train(spec, tmp_path / "broken")
+    assert lab.status(tmp_path / "broken")["best"]["step"] == 4
+    assert "callbacks.metrics" not in (tmp_path / "broken" / "logs_rank1.txt").read_text()
+    spec = with_code(lab.spec(**HARD, devices=2), metrics=f"{file}:rising", **goals)
+    lab.train(spec, tmp_path / "rising")
+    assert [row["step"] for row in lab.metrics(tmp_path / "rising")] == [1, 2, 3]
+    assert "no better val/mine in 1 validations" in lab.status(tmp_path / "rising")["stopped_early"]
+    assert json.loads((tmp_path / "rising" / "best" / "best.json").read_text())["step"] == 2
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_forward_pass_on_two_ranks(lab: Any, file: Path, tmp_path: Path, strategy: str) -> None:
+    """Where the weights are shared, all processes take part in it."""
+    plain = {"kind": "lora", "quantization": "none"}
+    one = lab.train(with_code(lab.spec(**plain), metrics=f"{file}:forward"), tmp_path / "one")
+    spec = with_code(lab.spec(**plain, devices=2, strategy=strategy), metrics=f"{file}:forward")
+    two = lab.train(spec, tmp_path / "two")
+    for place in (one, two):
+        rows = [row for row in lab.metrics(place) if "val/loss" in row]
+        assert [row["val/by_hand"] for row in rows] == pytest.approx([row["val/loss"] for row in rows], rel=1e-5)
+        assert [row["answer_length"] for row in rows] == [7.0, 7.0]
 
 
 # -- callbacks of the user's own ----------------------------------------------------------------------

@@ -434,6 +434,23 @@ async def test_retries_are_bounded_back_off_and_are_counted(tmp_path: Path, spec
     assert staged(store, run.handle, "training_run.json")["metadata"]["retries"] == 2
 
 
+@pytest.mark.parametrize(("killed", "jobs"), [(True, 3), (False, 1)])
+async def test_only_what_was_killed_is_restarted(tmp_path: Path, spec: TrainSpec, killed: bool, jobs: int) -> None:
+    """DL-45: a failure of the job's own would come again."""
+
+    class Mortal(FakeBackend):
+        async def poll(self, job_id: str) -> JobStatus:
+            status = await super().poll(job_id)
+            return dataclasses.replace(status, killed=killed and status.state is JobState.FAILED)
+
+    store, backend = Store.open(tmp_path / "store"), Mortal(fail_with="node lost")
+    submits = count_submits(backend)
+    run = await CachedBackend(backend, store, max_restarts=2, retry_seconds=0).submit_run(spec)
+    with pytest.raises(TrainingError, match="node lost"):
+        await run.wait(poll_seconds=0.01)
+    assert (len(submits), run.metadata["retries"]) == (jobs, jobs - 1)
+
+
 async def test_a_retry_that_succeeds_is_published_with_its_count(tmp_path: Path, spec: TrainSpec) -> None:
     """DL-45: and another process can be the one that starts it."""
     store = Store.open(tmp_path / "store")

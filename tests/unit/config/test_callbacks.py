@@ -144,3 +144,4 @@ def test_a_checkpoint_dir_has_no_other_field(pattern: str) -> None:
     with pytest.raises(ConfigError, match=r"only \{name\} is filled in"):
         compose("train", [f'checkpoint_dir="{pattern}"'])
     assert compose("train", ['checkpoint_dir="a/{name}-{name}"']).checkpoint_dir == "a/{name}-{name}"
+    assert compose("train", ["checkpoint_dir=a/ck-out-{name}"]).checkpoint_dir == "a/ck-out-{name}"

@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from organon.backends.lightning.kernels import differentiable
+from organon.backends.lightning.kernels import compute_dtype, differentiable
 from organon.backends.lightning.layout import BLOCK, Block, BlockPlan, Documents, Permutation
 
 NAME = "organon_documents"
@@ -97,9 +97,8 @@ def attend(
         RuntimeError: it is called outside ``documents()``.
     """
     _refuse(module, query, key, attention_mask, others)
-    if torch.is_autocast_enabled(query.device.type):
-        dtype = torch.get_autocast_dtype(query.device.type)
-        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    dtype = compute_dtype(value)
+    query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     batch, heads, length, _ = query.shape
     layout = _layout(batch, length)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling

@@ -8,6 +8,7 @@ import torch
 from loguru import logger
 
 from organon.backends.lightning import attention, fused
+from organon.backends.lightning.compiled import compile_layers
 from organon.backends.lightning.ranks import Ranks
 from organon.backends.lightning.sharding import shard
 from organon.config.spec import TrainSpec
@@ -30,7 +31,10 @@ def build_model(spec: TrainSpec, compute: dict[str, Any], ranks: Ranks) -> Any:
     else:
         model = new_adapter(model, spec.adapter, seed=spec.seed)
         ranks.same_weights(parameter for parameter in model.parameters() if parameter.requires_grad)
-    logger.debug("faster forms of {}", fused.apply(model) or "nothing")
+    if spec.trainer.compile:
+        logger.info("{} layers are compiled, each at its first use", compile_layers(model))
+    else:
+        logger.debug("faster forms of {}", fused.apply(model) or "nothing")
     if spec.trainer.activation_checkpointing:
         model.activation_checkpointing_enable(
             {"use_reentrant": False, "context_fn": attention.checkpoint_contexts, "preserve_rng_state": True}

@@ -154,7 +154,7 @@ def _attention_settings(module: Any) -> dict[str, Any]:
 
 def _gated_mlp(self: Any, x: torch.Tensor) -> torch.Tensor:
     gate, up = _project(x, self.gate_proj, self.up_proj)
-    down = _projection(self.down_proj)
+    down = _projection(self.down_proj, kernels.compute_dtype(gate))
     if down is None:
         found: torch.Tensor = self.down_proj(self.act_fn(gate) * up)
         return found
@@ -170,7 +170,7 @@ def _rms_norm(self: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 def _lora_linear(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    layer = _projection(self)
+    layer = _projection(self, kernels.compute_dtype(x))
     if layer is None or args or kwargs:
         found: torch.Tensor = _stock(self)(x, *args, **kwargs)
         return found
@@ -187,19 +187,21 @@ _FORWARDS: dict[str, Callable[..., Any]] = {
 
 def _project(x: torch.Tensor, *modules: Any) -> tuple[torch.Tensor, ...]:
     """Modules side by side: in one go where all are known and have no dropout, else one by one."""
-    layers = [_projection(module) for module in modules]
+    layers = [_projection(module, kernels.compute_dtype(x)) for module in modules]
     known = [layer for layer in layers if layer is not None]
     if len(known) < len(layers):
         return tuple(module(x) for module in modules)
     return kernels.project(x, *known)
 
 
-def _projection(module: Any) -> Projection | None:
-    """What a linear layer computes at present, if it is known here: frozen, with one plain LoRA adapter or none."""
-    if _is_frozen_linear(module):
-        return Projection(module)
-    if type(module) not in (LoraLinear, LoraLinear4bit) or not _is_frozen_linear(module.base_layer) or module.merged:
-        return None
+def _projection(module: Any, dtype: torch.dtype) -> Projection | None:
+    """What a linear layer computes at present, if it is known here: frozen, in ``dtype``, one plain LoRA or none."""
+    if type(module) in (LoraLinear, LoraLinear4bit):
+        return _adapted(module) if _computes_in(module.base_layer, dtype) and not module.merged else None
+    return Projection(module) if _computes_in(module, dtype) else None
+
+
+def _adapted(module: Any) -> Projection | None:
     active = [name for name in module.active_adapters if name in module.lora_A]
     if module.disable_adapters or not active:
         return Projection(module.base_layer)
@@ -220,6 +222,12 @@ def _is_frozen_linear(module: Any) -> bool:
     return type(module) in (torch.nn.Linear, Linear4bit, Conv1D) and not any(
         parameter.requires_grad for parameter in module._parameters.values() if parameter is not None
     )
+
+
+def _computes_in(module: Any, dtype: torch.dtype) -> bool:
+    """Whether it is a frozen linear layer that is not told to compute in another dtype."""
+    told = module.compute_dtype if type(module) is Linear4bit else None
+    return _is_frozen_linear(module) and told in (None, dtype)
 
 
 def _stock(module: Any) -> Callable[..., Any]:

@@ -33,7 +33,9 @@ class Projection:
         """(O, I). Of a layer in 4 bit, or in another dtype, a copy that nobody keeps."""
         if type(self.base) is Linear4bit:
             packed = self.base.weight
-            weight: torch.Tensor = dequantize_4bit(packed.data, packed.quant_state)
+            # Put together from shards, the parameter is a plain one; its layer knows how it was quantised.
+            state = getattr(packed, "quant_state", None) or self.base.quant_state
+            weight: torch.Tensor = dequantize_4bit(packed.data, state)
         else:
             weight = self.base.weight.t() if type(self.base) is Conv1D else self.base.weight
         return weight.to(dtype)
@@ -75,6 +77,12 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     """
     found: torch.Tensor = differentiable(_Rotate, x, cos.unsqueeze(2), sin.unsqueeze(2))
     return found
+
+
+def compute_dtype(x: torch.Tensor) -> torch.dtype:
+    """Autocast's dtype inside it, else that of ``x``."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def differentiable(function: type[torch.autograd.Function], *arguments: Any) -> Any:
@@ -148,7 +156,7 @@ class _Lora:
 class _Project(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, layers: Sequence[Projection], *factors: torch.Tensor) -> Any:
-        dtype = _compute_dtype(x)  # asked before autocast is switched off
+        dtype = compute_dtype(x)  # asked before autocast is switched off
         with torch.autocast(x.device.type, enabled=False):
             rows = x.reshape(-1, x.shape[-1]).to(dtype)
             lora = _Lora(layers, factors, rows.dtype)
@@ -182,7 +190,7 @@ class _GatedProject(torch.autograd.Function):
         layer: Projection,
         *factors: torch.Tensor,
     ) -> torch.Tensor:
-        dtype = _compute_dtype(gate)  # asked before autocast is switched off
+        dtype = compute_dtype(gate)  # asked before autocast is switched off
         with torch.autocast(gate.device.type, enabled=False):
             rows = activation.forward(gate).mul_(up).view(-1, gate.shape[-1]).to(dtype)
             lora = _Lora([layer], factors, rows.dtype)
@@ -266,8 +274,3 @@ def _d_rows(
     for layer, d_out in zip(layers[1:], d_outs[1:], strict=True):
         d_rows.addmm_(d_out, layer.weight(d_out.dtype))
     return d_rows if d_inner is None else d_rows.addmm_(d_inner, lora.a)
-
-
-def _compute_dtype(x: torch.Tensor) -> torch.dtype:
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

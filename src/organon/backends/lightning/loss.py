@@ -33,7 +33,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from organon.backends.lightning.kernels import differentiable
+from organon.backends.lightning.kernels import compute_dtype, differentiable
 from organon.backends.lightning.layout import filled
 from organon.models.chat import IGNORED
 
@@ -226,12 +226,11 @@ class _ChunkedLogProbabilities(torch.autograd.Function):
         target: torch.Tensor,
         logits: Logits,
     ) -> torch.Tensor:
-        device = hidden.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        dtype = compute_dtype(hidden)
         found = torch.empty(len(hidden), device=hidden.device)
         ahead = ctx.needs_input_grad[0] and not ctx.needs_input_grad[1]
         d_hidden = torch.empty_like(hidden) if ahead else None
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(hidden.device.type, enabled=False):
             head = _Head(weight, bias, logits, dtype)
             for part in head.chunks(len(hidden)):
                 found[part], d_products = head.log_probabilities(hidden[part], target[part], gradient=ahead)

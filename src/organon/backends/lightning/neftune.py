@@ -16,8 +16,8 @@ import torch
 def noisy_embeddings(model: torch.nn.Module, alpha: float, lengths: Sequence[int]) -> Iterator[None]:
     """Add uniform noise of at most ``alpha / sqrt(L * H)`` to the input embeddings of each document of L tokens.
 
-    ``lengths``: tokens of each document, in order; the forward pass inside gets them packed, (1, N), or one
-    in each row, (B, T) with padding on the right, which gets no noise. The noise is drawn from torch's
+    ``lengths``: tokens of each document, in order; the forward pass inside gets them packed into one row, or
+    one in each row (B, T). Padding on the right gets no noise. The noise is drawn from torch's
     global generator of the device, in the documents' order: packed or padded, a document gets the same.
     ``alpha`` 0 does nothing, and draws nothing. Training only; not for a validation or a reference model.
 
@@ -48,8 +48,8 @@ def noisy_embeddings(model: torch.nn.Module, alpha: float, lengths: Sequence[int
 def _real(shape: torch.Size, lengths: Sequence[int], device: torch.device) -> torch.Tensor:
     """Which positions (B, T) hold a document's tokens."""
     rows, width = shape
-    if rows == 1 and sum(lengths) == width:
-        return torch.ones(shape, dtype=torch.bool, device=device)
+    if rows == 1 and sum(lengths) <= width:
+        return (torch.arange(width, device=device) < sum(lengths)).unsqueeze(0)
     if rows == len(lengths) and max(lengths) <= width:
         return torch.arange(width, device=device) < torch.tensor(lengths, device=device).unsqueeze(1)
     raise ValueError(f"documents of {list(lengths)} tokens do not make an input of {rows} x {width}")

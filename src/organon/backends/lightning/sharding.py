@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
 from loguru import logger
@@ -35,6 +35,7 @@ def shard(model: torch.nn.Module, ranks: Ranks) -> None:
         assert isinstance(sharded, FSDPModule)
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)  # gloo cannot multiply on the way
+    register_fsdp_forward_method(model, "generate")  # for metrics of the user's
     parts = [p.to_local() if isinstance(p, DTensor) else p for p in model.parameters()]
     logger.info(
         "weights are shared by {} ranks: {:.3f} of {:.3f} MB are here",

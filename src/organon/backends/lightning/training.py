@@ -24,7 +24,7 @@ from organon.backends.lightning.fit import fit
 from organon.backends.lightning.launch import Place
 from organon.backends.lightning.metrics import MetricsLog, WandbMirror
 from organon.backends.lightning.module import CompletionModule, is_out_of_memory
-from organon.backends.lightning.plan import Geometry, Plan
+from organon.backends.lightning.plan import Geometry, Plan, too_few_steps
 from organon.backends.lightning.ranks import Ranks, joined
 from organon.backends.lightning.recipe import constrain, module_class, new_module
 from organon.backends.lightning.saving import Folders, merge_folders
@@ -71,7 +71,7 @@ def train(
     compute = spec.compute or compute_of(spec.trainer, hidden_size(spec.base))
     with _memory_errors(spec), _set_up(spec, compute, place) as ranks:
         kind = module_class(spec)  # a recipe that is wrong is refused before anything is loaded
-        report(phase="loading", device=compute["device"])
+        report(phase="loading", device=compute["device"], device_name=_device_name(compute["device"]))
         tokenizer = load_tokenizer(spec.base)
         with ranks.main_first():  # whose tokens the others find in the store
             data = _data(spec, tokenizer, ranks, report)
@@ -96,6 +96,7 @@ def training_identity(spec: TrainSpec, compute: dict[str, Any]) -> dict[str, Any
 def _set_up(spec: TrainSpec, compute: dict[str, Any], place: Place) -> Iterator[Ranks]:
     """Threads, devices, determinism and quiet of this process, and its connection with the others."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("transformers").setLevel(logging.ERROR)  # GPT-2 warns of padding, which no token attends to
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)  # Lightning's own
     warnings.filterwarnings(
         "ignore", message="The `srun` command is available"
@@ -217,7 +218,7 @@ def _steps(
         else None,
         kept=kept_epochs(spec.callbacks, data.plan.epochs),
         report=report,
-        user_metrics=user_metrics(spec, model, data, tokenizer),
+        user_metrics=user_metrics(spec, model, data, tokenizer, bf16=module.bf16),
         user_callbacks=user_callbacks(spec),
     )
     if state is not None:
@@ -233,6 +234,14 @@ def _log_start(spec: TrainSpec, key: str, data: ChatDataModule, compute: dict[st
         "{} rows, {} tokens, {} steps in epochs of {}",
         len(data.plan.lengths), int(data.train.lengths.sum()), data.plan.total_steps, data.plan.steps_per_epoch,
     )  # fmt: skip
+    warning = too_few_steps(data.plan.total_steps, spec.optim.warmup_steps)
+    if warning:
+        logger.warning("{}", warning)
+
+
+def _device_name(device: str) -> str | None:
+    """Of the GPU: the time that a training takes depends on its kind."""
+    return torch.cuda.get_device_name() if device == "cuda" else None
 
 
 def _trainer(compute: dict[str, Any], workdir: Workdir, callbacks: list[Any], place: Place) -> Trainer:

@@ -59,6 +59,7 @@ class UserMetrics:
     model: Any
     data: ChatDataModule
     tokenizer: PreTrainedTokenizerBase
+    bf16: bool = False  # matrix products in bfloat16, as in training
     failures: int = 0
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, float]:
@@ -73,7 +74,7 @@ class UserMetrics:
             validation=self.data.padded_validation,
         )
         try:
-            with undisturbed(self.model):
+            with undisturbed(self.model), torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
                 return _checked(self.function(moment), taken=row)
         except Exception as error:  # noqa: BLE001 - whatever the user's code raises
             self.failures += 1
@@ -86,7 +87,7 @@ class UserMetrics:
 
 
 def user_metrics(
-    spec: TrainSpec, model: Any, data: ChatDataModule, tokenizer: PreTrainedTokenizerBase
+    spec: TrainSpec, model: Any, data: ChatDataModule, tokenizer: PreTrainedTokenizerBase, *, bf16: bool
 ) -> UserMetrics | None:
     """The spec's metrics function; None if it names none.
 
@@ -105,7 +106,7 @@ def user_metrics(
             where=METRICS,
             fix="def my_metrics(moment): return {'val/mine': 1.0}",
         )
-    return UserMetrics(function, model, data, tokenizer)
+    return UserMetrics(function, model, data, tokenizer, bf16)
 
 
 def user_callbacks(spec: TrainSpec) -> list[Callback]:
@@ -139,10 +140,11 @@ def user_callbacks(spec: TrainSpec) -> list[Callback]:
 
 @contextmanager
 def undisturbed(model: Any) -> Iterator[None]:
-    """Evaluation mode and no gradients inside; afterwards all random numbers go on as if nothing had been."""
+    """Evaluation mode, no gradients and transformers' own attention, which needs no packing; afterwards all is as
+    it was, random numbers included."""
     python, numbers, mode = random.getstate(), np.random.get_state(), model.training
     devices = [model.device.index] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.no_grad():
+    with torch.random.fork_rng(devices), torch.no_grad(), _stock_attention(model):
         try:
             model.eval()
             yield
@@ -151,6 +153,20 @@ def undisturbed(model: Any) -> Iterator[None]:
             np.random.set_state(numbers)
             model.train(mode)
             model.zero_grad(set_to_none=True)
+
+
+@contextmanager
+def _stock_attention(model: Any) -> Iterator[None]:
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    ours = inner.config._attn_implementation
+    try:
+        inner.set_attn_implementation("sdpa")
+    except ValueError:  # the architecture has none
+        inner.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        inner.set_attn_implementation(ours)
 
 
 def _checked(values: Any, taken: Mapping[str, Any]) -> dict[str, float]:

@@ -32,6 +32,7 @@ from organon.backends.lightning.launch import (
 from organon.backends.lightning.stop import Stopped, StopRequest
 from organon.backends.lightning.workdir import JOB, SPEC, STATUS, Workdir, sign
 from organon.config.spec import TrainSpec, from_dict
+from organon.config.versions import check_versions
 from organon.errors import OrganonError
 from organon.redact import redact
 from organon.store.files import report_disk_errors
@@ -105,6 +106,7 @@ def run(workdir: Workdir) -> int:
         job = workdir.read(JOB) or {}
         spec = from_dict(TrainSpec, workdir.read(SPEC) or {})
         status.report(phase="importing")
+        check_versions()
         _prepare_libraries()
         devices, nodes = spec.trainer.devices, spec.trainer.num_nodes
         with ranks_started(workdir, devices, nodes, abandon=_abandon(status)) as place:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from pathlib import Path
@@ -47,6 +48,27 @@ def test_rows_behind_the_resumed_step_are_dropped(tmp_path: Path) -> None:
     table = (tmp_path / "metrics.csv").read_text().splitlines()
     assert table[0].startswith("step,epoch,train/loss,learning_rate")
     assert [line.split(",")[0] for line in table[1:]] == ["1", "2", "3", "4"]
+
+
+def test_new_names_get_columns_of_their_own(tmp_path: Path) -> None:
+    """CK-14: metrics of the user's come when they come; a resumed table has the same columns."""
+    log = MetricsLog(Workdir(tmp_path), resumed_step=0, with_csv=True)
+    log.write(row(1))
+    log.write({**row(2), "val/mine": 0.5, "mine": 7.0})
+    log.write(row(3))
+    log.write({**row(4), "late": -1.0})
+
+    def table() -> list[dict[str, str]]:
+        with log.table.open() as file:
+            return list(csv.DictReader(file))
+
+    assert list(table()[0])[-3:] == ["val/mine", "mine", "late"]
+    assert [r["mine"] for r in table()] == ["", "7.0", "", ""]
+    assert [r["step"] for r in table()] == ["1", "2", "3", "4"]
+    before = log.table.read_text()
+    resumed = MetricsLog(Workdir(tmp_path), resumed_step=3, with_csv=True)
+    resumed.write({**row(4), "late": -1.0})
+    assert log.table.read_text() == before
 
 
 def test_csv_is_optional(tmp_path: Path) -> None:

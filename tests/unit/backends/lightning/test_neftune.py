@@ -50,7 +50,9 @@ def test_its_size_is_that_of_the_paper() -> None:
 
 def test_packed_or_padded_a_document_gets_the_same() -> None:
     lengths = [3, 5, 2]
-    packed = noise(torch.ones(1, 10, dtype=torch.long), lengths)[0].split(lengths)
+    row = noise(torch.ones(1, 16, dtype=torch.long), lengths)[0]
+    packed = row[:10].split(lengths)
+    assert float(row[10:].abs().sum()) == 0
     padded = noise(torch.ones(3, 7, dtype=torch.long), lengths)
     for row, document, length in zip(padded, packed, lengths, strict=True):
         assert torch.equal(row[:length], document)
@@ -82,5 +84,5 @@ def test_16_bit_embeddings_stay_so() -> None:
 
 
 def test_lengths_that_do_not_fit() -> None:
-    with pytest.raises(ValueError, match=r"documents of \[2, 3\] tokens do not make an input of 1 x 6"):
-        noise(torch.ones(1, 6, dtype=torch.long), [2, 3])
+    with pytest.raises(ValueError, match=r"documents of \[2, 5\] tokens do not make an input of 1 x 6"):
+        noise(torch.ones(1, 6, dtype=torch.long), [2, 5])
