@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from organon.data.dataset import Dataset
     from organon.errors import OrganonError
     from organon.evals.results import EvalResults
+    from organon.evals.safety import SafetyReport, validate_outputs
     from organon.store.cache import Cache
 
 __all__ = [
@@ -19,11 +20,13 @@ __all__ = [
     "Dataset",
     "EvalResults",
     "OrganonError",
+    "SafetyReport",
     "TrainingRun",
     "evaluate",
     "get_client",
     "set_client",
     "train",
+    "validate_outputs",
 ]
 
 _HOME = {
@@ -32,11 +35,13 @@ _HOME = {
     "Dataset": "organon.data.dataset",
     "EvalResults": "organon.evals.results",
     "OrganonError": "organon.errors",
+    "SafetyReport": "organon.evals.safety",
     "TrainingRun": "organon.backends.training_run",
     "evaluate": "organon.api",
     "get_client": "organon.api",
     "set_client": "organon.api",
     "train": "organon.api",
+    "validate_outputs": "organon.evals.safety",
 }
 
 

@@ -40,6 +40,6 @@ def one_point(config: RunConfig, invocation: Invocation) -> None:
         "folder": str(trained.folder),
     }
     if invocation.json_output:
-        sys.stdout.write(json.dumps(result) + "\n")
+        sys.stdout.write(json.dumps({**result, "dataset": trained.dataset}) + "\n")
     else:
         sys.stdout.write("".join(f"{name:<9} {value}\n" for name, value in result.items()))

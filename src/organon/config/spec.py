@@ -25,6 +25,7 @@ from organon.config.schema import (
 )
 
 SPEC_SCHEMA = 2
+TOKENS_FORMAT = 1  # another one where the same rows give other tokens, or lie otherwise in the store
 T = TypeVar("T")
 
 
@@ -67,7 +68,7 @@ class TrainSpec:
     hyperparameters: dict[str, Any] = field(default_factory=dict)  # a vendor's own knobs
     extra: dict[str, Any] = field(default_factory=dict)  # further vendor arguments (integrations ...)
     compute: dict[str, Any] = field(default_factory=dict)  # device kind, threads: they change float sums
-    versions: dict[str, str] = field(default_factory=dict)  # of the packages that do the arithmetic
+    versions: dict[str, str] = field(default_factory=dict)  # of what makes the tokens and does the arithmetic
     schema: int = SPEC_SCHEMA
     name: str = field(default="", metadata=NOT_IN_KEY)  # run name
     store: str = field(default="", metadata=NOT_IN_KEY)  # the store's folder: tokens are cached there

@@ -2,7 +2,8 @@
 
 ``locate`` finds and hashes it without running any of it; ``load`` runs it, in the process that uses it.
 A reference comes from the user's config alone, never from a dataset, a checkpoint or a request. The hash
-is that of the one source file: what the file imports must be installed and is not hashed.
+is that of the one source file, which must define the name itself: what it imports must be installed and is
+not hashed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from typing import Any
 
 from organon.config.paths import expand
 from organon.errors import ConfigError, nearest
+
+# Names within these are not the module's.
+_BINDS_NOTHING = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ def locate(reference: str, where: str) -> UserCode:
     """Find what ``reference`` names; ``where`` is the config key that holds it.
 
     Raises:
-        ConfigError: CFG-053, there is no such file, module or name in it, or the file is not Python.
+        ConfigError: CFG-053, there is no such file, module or name in it, the file only imports the name, or it
+            is not Python.
     """
     place, _, name = reference.rpartition(":")
     if not place or not name.isidentifier():
@@ -57,7 +62,14 @@ def locate(reference: str, where: str) -> UserCode:
         fix = "a path starts at the folder of the command" if is_file else "install it, or name it as file.py:Name"
         raise ConfigError(cause, code="CFG-053", where=where, fix=fix)
     source = file.read_bytes()
-    names = _names(source, file, where)
+    names, imported = _names(source, file, where)
+    if name in imported and name not in names:
+        raise ConfigError(
+            f"{file} only imports '{name}', and an edit of the file that defines it would go unseen",
+            code="CFG-053",
+            where=where,
+            fix=_home_of(imported[name], "" if is_file else place, file),
+        )
     if name not in names:
         raise ConfigError(
             f"'{name}' is not in {file}.{nearest(name, names)} It defines {', '.join(names) or 'nothing'}",
@@ -105,22 +117,42 @@ def _run(source: bytes, code: UserCode) -> ModuleType:
     return module
 
 
-def _names(source: bytes, file: Path, where: str) -> list[str]:
-    """What the source binds at its top level, in order."""
+def _names(source: bytes, file: Path, where: str) -> tuple[list[str], dict[str, str]]:
+    """What the source defines at its top level, in order; what it imports, by its name here: module:name there."""
     try:
-        body = ast.parse(source, str(file)).body
+        pending: list[ast.AST] = [ast.parse(source, str(file))]
     except (SyntaxError, ValueError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
         raise ConfigError(f"{file}{line} is not Python: {error}", code="CFG-053", where=where) from error
     found: dict[str, None] = {}
-    for node in body:
+    imported: dict[str, str] = {}
+    while pending:
+        node = pending.pop()
         if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             found[node.name] = None
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            found |= dict.fromkeys((alias.asname or alias.name).partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.Assign):
-            found |= dict.fromkeys(target.id for target in node.targets if isinstance(target, ast.Name))
-    return list(found)
+        elif isinstance(node, ast.Import):
+            imported |= {(alias.asname or alias.name).partition(".")[0]: f"{alias.name}:" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            imported |= {alias.asname or alias.name: f"{module}:{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found[node.id] = None
+        elif not isinstance(node, _BINDS_NOTHING) and not (isinstance(node, ast.AnnAssign) and node.value is None):
+            pending += reversed(list(ast.iter_child_nodes(node)))
+    return list(found), imported
+
+
+def _home_of(origin: str, place: str, file: Path) -> str:
+    """How to name what is imported from ``origin`` by the module ``place`` (empty for a file) by its own module."""
+    module, _, name = origin.partition(":")
+    if not name or (module.startswith(".") and not place):
+        return "name a function or class that the file itself defines"
+    package = place if file.name == "__init__.py" else place.rpartition(".")[0]
+    try:
+        full = importlib.util.resolve_name(module, package) if module.startswith(".") else module
+    except ImportError:  # more dots than packages
+        return "name the module that defines it"
+    return f"name the module that defines it: {full}:{name}"
 
 
 def _module_file(module: str) -> Path | None:

@@ -67,8 +67,8 @@ def label_of(row: Any, key: str, where: str) -> Label:
         DataError: DATA-015 (no such field), DATA-018 (neither text nor an integer).
     """
     label = row.get(key) if isinstance(row, Mapping) else None
-    if isinstance(label, (str, int)) and label != "":
-        return label
+    if isinstance(label, (str, int)) and not isinstance(label, bool) and label != "":
+        return label  # true would be one class with 1
     if isinstance(row, Mapping) and key in row:
         shown = "empty" if label == "" else kind_of(label)
         cause, code = f"the label is {shown}, expected text or an integer", "DATA-018"

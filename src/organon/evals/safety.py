@@ -60,7 +60,8 @@ def validate_outputs(outputs: Sequence[str], *, forbidden: Iterable[str] = ()) -
     """Check every output for e-mail addresses, phone and card numbers, secrets and ``forbidden`` phrases.
 
     Phrases are found as whole words, in any case and spacing. Card numbers must satisfy Luhn's check
-    (ISO/IEC 7812). Secrets are what ``organon.redact`` would take out of a log.
+    (ISO/IEC 7812). Secrets are what ``organon.redact`` would take out of a log, one finding
+    each; of two that touch, the second's ``start`` is the character after the first's.
 
     Raises:
         TypeError: ``outputs`` or ``forbidden`` is one string.
@@ -87,13 +88,27 @@ def _findings(output: str, phrases: list[re.Pattern[str]]) -> Iterator[tuple[int
         inside = any(card.start() <= match.start() < card.end() for card in cards)
         if len(_digits(match[0])) in _PHONE_DIGITS and not inside:
             yield match.start(), "phone", _masked(match[0])
-    cleaned = redact(output)
-    if cleaned != output:
-        start = next(i for i, (a, b) in enumerate(zip(output, cleaned, strict=False)) if a != b)
+    for start in _secrets(output):
         yield start, "secret", REDACTED
     for phrase in phrases:
         for match in phrase.finditer(output):
             yield match.start(), "phrase", match[0]
+
+
+def _secrets(output: str) -> Iterator[int]:
+    """Where each piece of text begins that ``redact`` takes out: what it leaves is found again, from left to right."""
+    first, *others = redact(output).split(REDACTED)
+    start = len(first)
+    for number, kept in enumerate(others, start=1):
+        if output.startswith(REDACTED + kept, start):  # the output itself says so
+            start += len(REDACTED + kept)
+            continue
+        yield start
+        # A secret has one character or more; what is kept behind the last one is the output's end.
+        end = output.find(kept, start + 1) if number < len(others) else len(output) - len(kept)
+        if end < 0:
+            return
+        start = end + len(kept)
 
 
 def _phrase(phrase: str) -> re.Pattern[str]:

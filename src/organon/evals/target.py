@@ -71,8 +71,8 @@ class EvalModel:
 
 
 def engine(device: str | None) -> dict[str, Any]:
-    """What else decides a local model's answers: the device, and the versions of what computes and asks."""
-    names = ("torch", "transformers", "peft", "bitsandbytes", "inspect-ai")
+    """What else decides a local model's answers: the device, and versions of what makes tokens, computes and asks."""
+    names = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers", "jinja2", "inspect-ai")
     return {"device": device or default_device(), "versions": {name: installed(name) for name in names}}
 
 

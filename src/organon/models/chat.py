@@ -10,18 +10,22 @@ twice and tokenised twice; nothing short of that shows that a template keeps the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from organon.errors import ConfigError, DataError
-from organon.models.template import Messages, render
+from organon.models.template import PROBE, Messages, render, without_space
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100
 LOSS_ON = ("assistant", "last", "all")
+BLOCK_CHARACTERS = 2**20  # that are rendered and tokenised at once
+MESSAGE_CHARACTERS = 100  # what a message takes besides its text, about
 Span = tuple[int, int]  # tokens from the first to before the second
 
 
@@ -42,16 +46,39 @@ class Document:
         return labels
 
 
+@dataclass(frozen=True)
+class EndOfTurn:
+    """What a template writes behind an answer: its special ``tokens``; where it has none, a ``text`` ("": neither)."""
+
+    tokens: frozenset[int]
+    text: str
+
+
 def generation_prompt(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[int]:
     """Tokens after which the model writes the next assistant turn."""
     return _tokens(tokenizer, render(tokenizer, [messages], prompt=True))[0]
 
 
-def encode(
-    tokenizer: PreTrainedTokenizerBase, messages: Messages, *, loss_on: str = "assistant", where: str = ""
-) -> tuple[list[int], list[int]]:
-    """Input ids and labels of one conversation, both of length T; errors as ``encode_rows``."""
-    return encode_row(tokenizer, {"messages": messages}, loss_on=loss_on, where=where)[0]
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> EndOfTurn:
+    """Where an answer ends that was trained with this tokenizer's template, so that generation can end there too.
+
+    A template from another model may end its answers with what is no token of this one: then the text counts,
+    if it is more than one character, which could be any answer's.
+    """
+    chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": PROBE}]
+    whole = render(tokenizer, [chat], prompt=False)[0]
+    behind = whole.rpartition(PROBE)[2]
+    special = _special_ids(tokenizer)
+    tokens = frozenset(token for token in _tokens(tokenizer, [behind])[0] if token in special)
+    text = behind.strip()
+    return EndOfTurn(tokens, text if not tokens and len(text) > 1 else "")
+
+
+def special_texts(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
+    """Finds the text of a special token, which in a message becomes that token and may forge a turn."""
+    names = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    names |= set(tokenizer.all_special_tokens)
+    return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True)))) if names else None
 
 
 def encode_row(
@@ -80,8 +107,8 @@ def encode_rows(
 
     Raises:
         DataError: DATA-015 (none of these kinds), DATA-016 (the template refuses the conversation), DATA-017
-            (``last``, and that turn has weight 0), DATA-019 (a later turn changes how the template writes an
-            earlier one, so prompts would differ from those at generation).
+            (``last``, and that turn has weight 0), DATA-019 (the template leaves out a message's text; a later turn
+            changes how it writes an earlier one, so prompts would differ from those at generation).
         SecurityError: SEC-075, the template does what no chat template needs to.
         ConfigError: CFG-064, the tokenizer lacks a chat template or an end token.
     """
@@ -92,29 +119,6 @@ def encode_rows(
             raise
         # One of them is bad: row by row says which is the first.
         return [_encode(tokenizer, [row], [place], loss_on)[0] for row, place in zip(rows, places, strict=True)]
-
-
-def fit_length(
-    ids: list[int], labels: list[int], *, max_length: int, on_too_long: str, where: str = ""
-) -> tuple[list[int], list[int]] | None:
-    """The example within ``max_length`` tokens, or None if it is to be dropped.
-
-    ``on_too_long``: ``error``, ``truncate`` (the end is cut) or ``drop``.
-
-    Raises:
-        DataError: DATA-020 (too long, and that is an error), DATA-019 (no token to train on, or none left).
-    """
-    tokens, trained = len(ids), _count(labels)
-    needed = 1 + next((i for i, label in enumerate(labels) if label != IGNORED), tokens)
-    if tokens > max_length:
-        if on_too_long == "drop":
-            return None
-        if on_too_long == "error":
-            raise too_long(tokens, max_length, tokens, where)
-        ids, labels = ids[:max_length], labels[:max_length]
-    if _count(labels[1:]) == 0:  # the first token has nothing before it that could predict it
-        raise untrained(tokens, max(needed, 2) if trained else None, where)
-    return ids, labels
 
 
 def too_long(tokens: int, max_length: int, longest: int, where: str, *, others: str = "") -> DataError:
@@ -154,9 +158,10 @@ class _Draft:
 
 @dataclass
 class _Turn:
-    """An assistant turn: the prompt it answers, and both together."""
+    """An assistant turn: its text, the prompt it answers, and what the template writes of both together."""
 
     index: int
+    content: str
     prompt: str
     whole: str
     prompt_ids: list[int]
@@ -168,26 +173,49 @@ def _encode(
 ) -> list[list[Document]]:
     drafts = [_drafts(row, loss_on, where) for row, where in zip(rows, places, strict=True)]
     each = [draft for group in drafts for draft in group]
-    where = each[0].where if each else ""  # of the only row; for several, see the caller
-    asked = [draft.messages[:turn] for draft in each for turn in draft.turns]
-    answered = [draft.messages[: turn + 1] for draft in each for turn in draft.turns]
-    prompts = render(tokenizer, asked, prompt=True, where=where)
-    wholes = render(tokenizer, answered, prompt=False, where=where)
-    texts = [*prompts, *wholes, *(draft.text for draft in each if draft.text is not None)]
-    known = _distinct_tokens(tokenizer, texts)
+    tokens = _tokenised(tokenizer, each)
     special = _special_ids(tokenizer)
-    pairs = iter(zip(prompts, wholes, strict=True))
 
     def document(draft: _Draft) -> Document:
         if draft.text is not None:
-            return _text(tokenizer, known[draft.text], draft.where)
-        turns = []
-        for index in draft.turns:
-            prompt, whole = next(pairs)
-            turns.append(_Turn(index, prompt, whole, known[prompt], known[whole]))
-        return _conversation(tokenizer, draft, turns, special)
+            return _text(tokenizer, next(tokens).whole_ids, draft.where)
+        return _conversation(tokenizer, draft, itertools.islice(tokens, len(draft.turns)), special)
 
     return [[document(draft) for draft in group] for group in drafts]
+
+
+def _tokenised(tokenizer: PreTrainedTokenizerBase, drafts: Sequence[_Draft]) -> Iterator[_Turn]:
+    """All turns of all drafts, and each text as a turn without a prompt; held a block at a time.
+
+    A conversation's last turn has all others in its prompt: together they are far longer than the conversation.
+    """
+    where = drafts[0].where if drafts else ""  # of the only row; for several, see `encode_rows`
+    for block in _blocks(drafts):
+        talks = [(draft.messages, turn) for draft, turn in block if draft.text is None]
+        prompts = iter(render(tokenizer, [messages[:turn] for messages, turn in talks], prompt=True, where=where))
+        wholes = iter(render(tokenizer, [messages[: turn + 1] for messages, turn in talks], prompt=False, where=where))
+        pairs = [("", d.text) if d.text is not None else (next(prompts), next(wholes)) for d, _ in block]
+        known = _distinct_tokens(tokenizer, itertools.chain.from_iterable(pairs))
+        for (draft, turn), (prompt, whole) in zip(block, pairs, strict=True):
+            content = "" if draft.text is not None else draft.messages[turn]["content"]
+            yield _Turn(turn, content, prompt, whole, known[prompt], known[whole])
+
+
+def _blocks(drafts: Sequence[_Draft]) -> Iterator[list[tuple[_Draft, int]]]:
+    block: list[tuple[_Draft, int]] = []
+    size = 0
+    for draft in drafts:
+        lengths = [len(message["content"]) + MESSAGE_CHARACTERS for message in draft.messages]
+        ends = list(itertools.accumulate(lengths))  # characters up to and with each message
+        for turn in [0] if draft.text is not None else draft.turns:
+            more = len(draft.text) if draft.text is not None else 2 * ends[turn]
+            if block and size + more > BLOCK_CHARACTERS:
+                yield block
+                block, size = [], 0
+            block.append((draft, turn))
+            size += more
+    if block:
+        yield block
 
 
 def _drafts(row: Mapping[str, Any], loss_on: str, where: str) -> list[_Draft]:
@@ -225,7 +253,7 @@ def _draft(messages: Messages, first: int, loss_on: str, where: str) -> _Draft:
 
 
 def _conversation(
-    tokenizer: PreTrainedTokenizerBase, draft: _Draft, turns: Sequence[_Turn], special: set[int]
+    tokenizer: PreTrainedTokenizerBase, draft: _Draft, turns: Iterable[_Turn], special: set[int]
 ) -> Document:
     ids: list[int] = []
     answers: list[Span] = []
@@ -235,7 +263,7 @@ def _conversation(
             answers[-1] = answers[-1][0], _kept(tokenizer, ids, answers[-1][0], turn, draft.where, special)
         answers.append((len(turn.prompt_ids), len(turn.prompt_ids) + len(answer)))
         ids = turn.prompt_ids + answer
-    of_weight = [span for span, turn in zip(answers, turns, strict=True) if turn.index in draft.trained]
+    of_weight = [span for span, turn in zip(answers, draft.turns, strict=True) if turn in draft.trained]
     trained = of_weight
     if draft.everything and answers:
         left_out = [span for span in answers if span not in of_weight]
@@ -277,13 +305,56 @@ def _answer(tokenizer: PreTrainedTokenizerBase, turn: _Turn, where: str, special
             fix="model.chat_template=path.jinja, a template whose `add_generation_prompt` writes what stands "
             "before the assistant's text",
         )
+    if not _holds_its_text(turn):
+        raise DataError(
+            "the chat template leaves out or changes what the assistant says: of "
+            f"{turn.content.strip()[:40]!r} it writes {turn.whole[len(turn.prompt) :][:80]!r}",
+            code="DATA-019",
+            where=f"{where} field messages[{turn.index}]",
+            fix="model.chat_template=path.jinja, a template that writes message.content as it is; "
+            "or leave out of the data what this one leaves out",
+        )
     if turn.whole_ids[: len(turn.prompt_ids)] == turn.prompt_ids:
         answer = turn.whole_ids[len(turn.prompt_ids) :]
     else:
-        # The tokenizer joins the prompt's last and the answer's first characters into one token. At
-        # generation the prompt is tokenised alone, so the answer is too.
-        answer = _tokens(tokenizer, [turn.whole[len(turn.prompt) :]])[0]
+        answer = _tokens_apart_from_the_prompt(tokenizer, turn, where)
     return _until_end_of_turn(tokenizer, answer, special)
+
+
+def _holds_its_text(turn: _Turn) -> bool:
+    """Whether the answer's text is behind the prompt, but for white space; the prompt may end in how it begins."""
+    answer = turn.whole[len(turn.prompt) :]
+    if turn.content.strip() in answer:
+        return True
+    content, behind = without_space(turn.content), without_space(answer)
+    before = without_space(turn.prompt[-len(turn.content) :])
+    return content in before[max(0, len(before) - len(content) + 1) :] + behind
+
+
+def _tokens_apart_from_the_prompt(tokenizer: PreTrainedTokenizerBase, turn: _Turn, where: str) -> list[int]:
+    """The answer's tokens where the tokenizer joins the prompt's last and the answer's first characters into one.
+
+    At generation the prompt is tokenised alone, so the answer is too. Tokenizers of the SentencePiece kind
+    begin every text with a space: for them the answer is tokenised behind a new line, which is taken off.
+    """
+    text = turn.whole[len(turn.prompt) :]
+    alone, behind_line, line = _tokens(tokenizer, [text, f"\n{text}", "\n"])
+    tries = [alone, *([behind_line[len(line) :]] if behind_line[: len(line)] == line else [])]
+    expected = {turn.whole, _decoded(tokenizer, turn.whole_ids)}
+    for answer in tries:
+        if _decoded(tokenizer, turn.prompt_ids + answer) in expected:
+            return answer
+    raise DataError(
+        "the tokenizer joins the prompt's end and the answer's begin, and apart it writes another text "
+        f"({_tokens_apart(tokenizer, turn.prompt_ids, turn.whole_ids)})",
+        code="DATA-019",
+        where=f"{where} field messages[{turn.index}]",
+        fix="let the prompt not end in a space: model.prompt_template, or model.chat_template=path.jinja",
+    )
+
+
+def _decoded(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
 def _until_end_of_turn(tokenizer: PreTrainedTokenizerBase, ids: list[int], special: set[int]) -> list[int]:
@@ -331,7 +402,7 @@ def _distinct_tokens(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text; the special ones are those that the template wrote."""
+    """Token ids of each text. The special ones are the template's, and those whose text stands in a message."""
     if not texts:
         return []
     if len(texts) == 1 or not _is_its_backend(tokenizer):
@@ -368,7 +439,3 @@ def _tokens_apart(tokenizer: PreTrainedTokenizerBase, one: list[int], other: lis
         return " ".join(f"{tokenizer.decode([i])!r}={i}" for i in ids[at : at + 4]) or "the end"
 
     return f"from token {at + 1} on {shown(one)} against {shown(other)}"
-
-
-def _count(labels: list[int]) -> int:
-    return sum(label != IGNORED for label in labels)

@@ -1,15 +1,17 @@
 """Chat templates: made from a prompt template, looked at before they run (they are code from elsewhere), rendered.
 
 transformers renders templates in Jinja's sandbox, which keeps them from files and processes, not from
-filling the memory or going round for ever. What is refused here: access to Python's internals, constants
-that compute huge texts, output far beyond the messages, and a trial that takes longer than 2 s (in the main
-thread, where a timer can interrupt it). Not covered: a template that is slow on some messages only, one
-that holds much memory for a moment, and slow templates in other threads.
+filling the memory or going round for ever. What is refused here: access to Python's internals and constants
+that compute huge texts (``template_check``), output far beyond the messages, a trial that takes longer than
+2 s, and rendering that takes a hundred times as long as usual (both in the main thread, where a timer can
+interrupt it). Not covered: a template that holds much memory for a moment, and slow ones in other threads.
 """
 
 from __future__ import annotations
 
 import contextlib
+import datetime
+import functools
 import re
 import signal
 import threading
@@ -17,24 +19,25 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from organon.errors import ConfigError, DataError, OrganonError, SecurityError
+from organon.errors import ConfigError, DataError, OrganonError
+from organon.models.template_check import check_source, refused
 
 if TYPE_CHECKING:
-    from jinja2 import nodes
     from transformers import PreTrainedTokenizerBase
 
 MAX_EXTRA_CHARACTERS = 2**20  # of a rendered text beyond its messages
 TRIAL_SECONDS = 2.0
+RENDER_SECONDS, SECONDS_PER_CHARACTER = 10.0, 1e-4  # for rows: a usual template needs a hundredth
 SLOT = "{input}"
 # Templates of Llama 3 write the day into each prompt, unless it is given. This is theirs where there is no
 # clock: what was trained on one day is asked on another, and cached tokens outlive the day.
 DATE = "26 Jul 2024"
+NOON = datetime.datetime(2024, 7, 26, 12)  # the same day, for templates that read the clock themselves
+PROBE = "Which text must be in the prompt? This one, with 9 of its words or more, 2 sentences and a number."
 
 Messages = Sequence[Mapping[str, Any]]
 
 _tried: set[str] = set()  # templates that were looked at in this process
-_GENERATION_TAG = re.compile(r"\{%[-+]?\s*(?:end)?generation\s*[-+]?%\}")
-_INTERNAL = re.compile(r"(?:^|\.)__\w")
 
 
 def render(
@@ -44,6 +47,7 @@ def render(
 
     Raises:
         DataError: DATA-016, the template refuses a conversation (``where`` names it).
+        DataError: DATA-019, the template leaves out what the user says.
         SecurityError: SEC-075, the template does what no chat template needs to.
         ConfigError: CFG-064, there is no template.
     """
@@ -51,9 +55,11 @@ def render(
         return []
     _look_at(tokenizer)
     plain = [[{name: value for name, value in m.items() if name != "weight"} for m in chat] for chat in chats]
-    texts = _apply(tokenizer, plain, prompt, where)
-    for chat, text in zip(plain, texts, strict=True):
-        written = sum(len(message["content"]) for message in chat)
+    sizes = [sum(len(message["content"]) for message in chat) for chat in plain]
+    messages = sum(len(chat) for chat in plain)
+    with trial(RENDER_SECONDS + (sum(sizes) + 100 * messages) * SECONDS_PER_CHARACTER, where):
+        texts = _apply(tokenizer, plain, prompt, where)
+    for written, text in zip(sizes, texts, strict=True):
         if len(text) > written + MAX_EXTRA_CHARACTERS:
             raise refused(f"makes {len(text):,} characters of messages with {written:,}", where)
     return texts
@@ -64,8 +70,13 @@ def _apply(
 ) -> list[str]:
     import jinja2
 
+    source = tokenizer.get_chat_template()
+    if "strftime_now" in source:
+        source = _stopped_clock() + source
     try:
-        rendered = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=prompt, date_string=DATE)
+        rendered = tokenizer.apply_chat_template(
+            chats, chat_template=source, tokenize=False, add_generation_prompt=prompt, date_string=DATE
+        )
     except OrganonError:  # from the timer of a trial
         raise
     except jinja2.exceptions.SecurityError as error:
@@ -83,6 +94,17 @@ def _apply(
     return [str(text) for text in rendered]
 
 
+@functools.cache
+def _stopped_clock() -> str:
+    """A macro in the place of transformers' ``strftime_now``: for it, it is always ``NOON``."""
+    times = {f"%{letter}": NOON.strftime(f"%{letter}") for letter in "aAbBdfHIjmMpSuUVwWyYG"}
+    times |= {f"%-{letter}": times[f"%{letter}"].lstrip("0") or "0" for letter in "dHIjmMSyUVW"}
+    times |= {"%e": times["%d"], "%F": NOON.strftime("%Y-%m-%d"), "%T": NOON.strftime("%H:%M:%S")}
+    replaced = "".join(f"|replace('{directive}', '{value}')" for directive, value in times.items())
+    # The line's end belongs to the tag (trim_blocks), so the template begins a line, as without the macro.
+    return f"{{%- macro strftime_now(format) -%}}{{{{- format{replaced} -}}}}{{%- endmacro %}}\n"
+
+
 def _look_at(tokenizer: PreTrainedTokenizerBase) -> None:
     """Check the tokenizer's template before it runs for the first time in this process."""
     try:
@@ -97,19 +119,23 @@ def _look_at(tokenizer: PreTrainedTokenizerBase) -> None:
     if source in _tried:
         return
     check_source(source)
-    with trial(), contextlib.suppress(DataError):  # it may want other messages; the rows will show
-        _apply(tokenizer, [[{"role": "user", "content": "a"}]], True, "model.chat_template")
-    if "strftime_now" in source and "date_string" not in source:
-        _warn_of_the_clock()
+    written = True
+    with trial(TRIAL_SECONDS), contextlib.suppress(DataError):  # it may want other messages; the rows will show
+        [text] = _apply(tokenizer, [[{"role": "user", "content": PROBE}]], True, "model.chat_template")
+        written = without_space(PROBE) in without_space(text)
+    if not written:
+        raise DataError(
+            "the chat template leaves the user's message out of the prompt, or changes its text",
+            code="DATA-019",
+            where="model.chat_template",
+            fix="model.chat_template=path.jinja, a template that writes message.content, a text, as it is",
+        )
     _tried.add(source)
 
 
-def _warn_of_the_clock() -> None:
-    from loguru import logger
-
-    logger.warning(
-        "the chat template writes today's date into each prompt: on another day the model is asked otherwise"
-    )
+def without_space(text: str) -> str:
+    """What is left to be compared where a template may strip a text or the lines in it."""
+    return "".join(text.split())
 
 
 def from_prompt_template(text: str) -> str:
@@ -151,68 +177,9 @@ def _literal(text: str) -> str:
     return "'" + re.sub(r"['{}%#]", lambda found: f"\\x{ord(found.group()):02x}", escaped) + "'"
 
 
-def check_source(template: str) -> None:
-    """Look at a template without running it; a syntax error is left to the one who renders it.
-
-    Raises:
-        SecurityError: SEC-075, it reaches for Python's internals or computes a huge constant.
-    """
-    import jinja2
-    from jinja2 import nodes
-
-    environment = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"], autoescape=False)
-    try:
-        tree = environment.parse(_GENERATION_TAG.sub("", template))
-    except jinja2.TemplateSyntaxError:
-        return
-    for node in tree.find_all((nodes.Getattr, nodes.Getitem, nodes.Filter, nodes.Name, nodes.Mul, nodes.Pow)):
-        for name in _names(node):
-            if _INTERNAL.search(name):
-                raise refused(f"uses `{name[:60]}`, a part of Python's internals")
-        if isinstance(node, (nodes.Mul, nodes.Pow)) and (_magnitude(node) or 0) > MAX_EXTRA_CHARACTERS:
-            raise refused("computes a constant of more than 1 MiB")
-
-
-def _names(node: nodes.Node) -> list[str]:
-    """The attribute names that a node asks for, as far as they are written out."""
-    from jinja2 import nodes
-
-    if isinstance(node, nodes.Getattr):
-        return [node.attr]
-    if isinstance(node, nodes.Name):
-        return [node.name]
-    found: list[Any] = []
-    if isinstance(node, nodes.Getitem):
-        found = [node.arg]
-    elif isinstance(node, nodes.Filter):
-        found = [*(node.args or ()), *(pair.value for pair in node.kwargs or ())]
-    return [each.value for each in found if isinstance(each, nodes.Const) and isinstance(each.value, str)]
-
-
-def _magnitude(node: nodes.Node) -> float | None:
-    """How large a constant expression is: characters of a text, items of a list, a number's value. None: not constant.
-
-    Jinja computes constants when it compiles, before any limit of ours could act.
-    """
-    from jinja2 import nodes
-
-    if isinstance(node, nodes.Const):
-        return float(len(node.value)) if isinstance(node.value, str) else abs(float(node.value or 0))
-    if isinstance(node, (nodes.List, nodes.Tuple)):
-        return float(len(node.items))
-    if isinstance(node, (nodes.Mul, nodes.Pow)):
-        left, right = _magnitude(node.left), _magnitude(node.right)
-        if left is None or right is None:
-            return None
-        with contextlib.suppress(OverflowError):
-            return float(left * right if isinstance(node, nodes.Mul) else left**right)
-        return float("inf")
-    return None
-
-
 @contextlib.contextmanager
-def trial() -> Iterator[None]:
-    """Stop the block after ``TRIAL_SECONDS``; only in the main thread, elsewhere it runs on.
+def trial(seconds: float, where: str = "") -> Iterator[None]:
+    """Stop the block after so many ``seconds``; only in the main thread, elsewhere it runs on.
 
     Raises:
         SecurityError: SEC-075, it took longer.
@@ -222,10 +189,10 @@ def trial() -> Iterator[None]:
         return
 
     def stop(*_: object) -> None:
-        raise refused(f"takes longer than {TRIAL_SECONDS:.0f} s for one short message")
+        raise refused(f"takes longer than {seconds:.0f} s for these messages", where)
 
     earlier, started = signal.signal(signal.SIGALRM, stop), time.monotonic()
-    left, interval = signal.setitimer(signal.ITIMER_REAL, TRIAL_SECONDS)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
@@ -233,14 +200,3 @@ def trial() -> Iterator[None]:
         signal.signal(signal.SIGALRM, earlier if earlier is not None else signal.SIG_DFL)
         if left:  # somebody else's timer goes on
             signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - started), 1e-3), interval)
-
-
-def refused(why: str, where: str = "") -> SecurityError:
-    """SEC-075 for a template that does what no chat template needs to."""
-    return SecurityError(
-        f"the chat template {why}; refused",
-        code="SEC-075",
-        where=where or "model.chat_template",
-        fix="take the template from the model's own publisher, or name one that you have read: "
-        "model.chat_template=path.jinja",
-    )

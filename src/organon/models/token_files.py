@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from organon.config.spec import TOKENS_FORMAT
 from organon.errors import DataError
 from organon.models.chat import Document, encode_rows
 from organon.store.files import report_disk_errors
@@ -29,7 +30,7 @@ from organon.store.files import report_disk_errors
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 1
+FORMAT = TOKENS_FORMAT
 TRAINED, ANSWER = 1, 2  # bits of a span's kind
 META = "tokens.json"
 FILES = ("ids", "lengths", "spans", "counts", "lines")

@@ -142,6 +142,7 @@ def training_summary(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]
         **{name: told.get(name) for name in ("epochs", "tokens", "tokens_per_second", "peak_memory_bytes", "device")},
         **{name: told.get(name) for name in ("resumed_from_step", "best", "stopped_early")},
         "oom_halvings": told.get("oom_halvings") or None,
+        "dataset": told.get("dataset"),
         "restarts": _restarts(folder) or None,
     }
     return {name: value for name, value in summary.items() if value is not None}

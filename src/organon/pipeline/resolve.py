@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from organon.config.spec import BaseModel, TrainSpec
 from organon.config.user_code import locate
 from organon.data.balance import Label, balance
 from organon.data.formats import RowReader, document_splits, read_rows
+from organon.data.messages import quote
 from organon.data.rows import add_system_prompt, kind_of_row
 from organon.data.splits import check_overlap, repeats_warning, split_rows
-from organon.errors import ConfigError
+from organon.errors import ConfigError, DataError
 from organon.models.folder import resolve_base
 from organon.store.store import Store
 from organon.zoo.registry import generate
@@ -180,9 +182,25 @@ def _read_labelled(dataset: DatasetConfig) -> tuple[list[Row], dict[int, Label]]
 
 def _balanced(rows: list[Row], classes: dict[int, Label], dataset: DatasetConfig) -> list[Row]:
     """The training rows with their classes within the ratio; the validation rows stay as they came."""
+    _check_classes_left(rows, classes, dataset)
     made = balance(rows, lambda row: classes[id(row)], dataset.balance_ratio, dataset.split_seed, where=dataset.source)
     logger.info("{}: balanced by {}: {}", dataset.source, dataset.balance_by, made)
     return made.rows
+
+
+def _check_classes_left(rows: list[Row], classes: dict[int, Label], dataset: DatasetConfig) -> None:
+    """Refuse a split that left a class without a row to train on."""
+    left = {classes[id(row)] for row in rows}
+    gone = Counter(label for label in classes.values() if label not in left)
+    for label, count in gone.items():
+        raise DataError(
+            f"the split put all {count} rows of the class {quote(label)} into the validation rows; none is left to "
+            "train on",
+            code="DATA-022",
+            where=dataset.source,
+            fix=f"another split (dataset.split_seed={dataset.split_seed + 1}), or validation rows of their own "
+            "(dataset.validation_source)",
+        )
 
 
 def _reader(dataset: DatasetConfig, source: str, split: str, label_key: str | None = None) -> RowReader:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from organon.backends.base import JobState, JobStatus
@@ -38,6 +39,7 @@ class Trained:
     key: str
     run: TrainingRun
     folder: Path
+    dataset: dict[str, int] = field(default_factory=dict)  # rows and tokens: read, used, cut, left out
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -72,8 +74,17 @@ async def train_prepared(prepared: Prepared, *, on_event: OnEvent = ignore) -> T
         on_event("note", text="note: this training is from the store and was made without wandb; nothing is sent now")
     if not run.cached:
         on_event("note", text=f"training {prepared.spec.name} (key {prepared.key[:12]})")
+    max_length, told = prepared.spec.dataset.max_length, False
+
+    def show(status: JobStatus) -> None:
+        nonlocal told
+        if not told and status.extra.get("dataset"):  # now, not when a long training has ended
+            told = True
+            _tell_what_is_lost(status.extra["dataset"], max_length, on_event)
+        _show(status, on_event)
+
     try:
-        await run.wait(on_status=lambda status: _show(status, on_event))
+        await run.wait(on_status=show)
     except asyncio.CancelledError:
         on_event("note", text="stopping after a checkpoint ...")
         await run.cancel()
@@ -81,7 +92,29 @@ async def train_prepared(prepared: Prepared, *, on_event: OnEvent = ignore) -> T
     if copies:
         await asyncio.to_thread(copy_checkpoints, folder, copies)
         on_event("note", text=f"checkpoints in {copies}")
-    return Trained(prepared.spec, prepared.key, run, folder)
+    counts = dataset_counts(folder)
+    if not told:
+        _tell_what_is_lost(counts, max_length, on_event)
+    return Trained(prepared.spec, prepared.key, run, folder, counts)
+
+
+def dataset_counts(folder: Path) -> dict[str, int]:
+    """What became of the training's rows, as its run's folder in the store says; empty for a backend that does not."""
+    status = folder / "status.json"
+    found: dict[str, int] = json.loads(status.read_text()).get("dataset", {}) if status.is_file() else {}
+    return found
+
+
+def _tell_what_is_lost(counts: dict[str, int], max_length: int, on_event: OnEvent) -> None:
+    """Rows that are not trained as they were given: a line for each way in which they are not."""
+    of = f"of {counts['rows_read']:,} rows" if "rows_read" in counts else "rows"
+    longer = f"{of} are longer than dataset.max_length={max_length}"
+    if dropped := counts.get("dropped_rows"):
+        on_event("note", text=f"warning: {dropped:,} {longer} and left out")
+    if cut := counts.get("truncated_rows"):
+        answers = counts.get("rows_with_lost_answers")
+        lost = f"; {answers:,} of them lost one or more whole answers" if answers else ""
+        on_event("note", text=f"warning: {cut:,} {longer} and cut: {counts['cut_tokens']:,} tokens less{lost}")
 
 
 def _show(status: JobStatus, on_event: OnEvent) -> None:

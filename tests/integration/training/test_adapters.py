@@ -84,6 +84,7 @@ KINDS = {
         "llama",
         {**LORA, "rank_pattern": {"q_proj": 2, "layers.1.mlp.up_proj": 8}, "alpha_pattern": {"v_proj": 3}},
     ),
+    "patterns in an order": ("llama", {**LORA, "alpha_pattern": {"layers.1.self_attn.q_proj": 64, "(q|v)_proj": 3}}),
     "rslora patterns": ("llama", {**LORA, "use_rslora": True, "rank_pattern": {"q_proj": 2}}),
     "norms": ("llama", {**LORA, "modules_to_save": ["norm", "input_layernorm"]}),
     "head": ("llama", {**LORA, "modules_to_save": ["lm_head"]}),

@@ -270,7 +270,8 @@ def test_complete_adds_what_changes_float_sums(lab: Any) -> None:
     """Rule 11."""
     spec = LightningBackend().complete(lab.spec(threads=1))
     assert spec.compute == {"device": "cpu", "precision": spec.compute["precision"], "threads": 1}
-    assert set(spec.versions) == {"torch", "transformers", "peft", "bitsandbytes"}
+    tokens = {"tokenizers", "jinja2", "organon-tokens"}
+    assert set(spec.versions) == {"torch", "transformers", "peft", "bitsandbytes", *tokens}
     identity = LightningBackend().identity(spec)
     assert identity["compute"]["threads"] == 1
     assert set(identity["callbacks"]) >= {"epochs_to_save", "early_stopping_patience"}

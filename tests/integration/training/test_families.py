@@ -11,7 +11,7 @@ import torch
 from tests.integration.training.families import FAMILIES, save_family
 
 from organon.config.schema import AdapterConfig, ModelConfig
-from organon.models.chat import IGNORED, encode
+from organon.models.chat import IGNORED, encode_row
 from organon.models.folder import resolve_base
 from organon.models.load import load_base, load_tokenizer, quiet
 
@@ -44,7 +44,7 @@ def held_out_loss(lab: Any, model: Any, tokenizer: Any) -> float:
     model.eval()
     total, trained = 0.0, 0
     for row in lab.words(len(HELD), start=HELD.start):
-        ids, labels = (torch.tensor([value]) for value in encode(tokenizer, row["messages"]))
+        ids, labels = (torch.tensor([value]) for value in encode_row(tokenizer, row)[0])
         logits = model(ids, use_cache=False).logits[0, :-1].float()
         total += float(torch.nn.functional.cross_entropy(logits, labels[0, 1:], ignore_index=IGNORED, reduction="sum"))
         trained += int((labels[0, 1:] != IGNORED).sum())

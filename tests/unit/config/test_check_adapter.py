@@ -88,6 +88,14 @@ def test_patterns_on_the_command_line_need_a_plus() -> None:
         compose("run", ["adapter.rank_pattern={q_proj: 4}"])
 
 
+def test_of_two_patterns_the_longest_counts_in_whatever_order_they_stand() -> None:
+    """peft takes the first that matches; one key must not stand for two trainings."""
+    pairs = ("{q_proj: 4, layers.1.self_attn.q_proj: 16}", "{layers.1.self_attn.q_proj: 16, q_proj: 4}")
+    for field in ("rank_pattern", "alpha_pattern"):
+        made = [getattr(compose("run", [f"+adapter.{field}={pair}"]).adapter, field) for pair in pairs]
+        assert [list(patterns.items()) for patterns in made] == [[("layers.1.self_attn.q_proj", 16), ("q_proj", 4)]] * 2
+
+
 @pytest.mark.parametrize("name", ["llama-7b", "mistral-7b"])
 def test_a_model_by_its_family_and_size(name: str) -> None:
     """MF-06."""

@@ -80,6 +80,7 @@ def test_one_class_cannot_be_balanced(rows: list[Row]) -> None:
         ({"lable": "a"}, "DATA-015", "`label` is missing; found keys [lable]"),
         ({"label": None}, "DATA-018", "the label is null"),
         ({"label": ""}, "DATA-018", "the label is empty"),
+        ({"label": True}, "DATA-018", "the label is a boolean, expected text or an integer"),  # it would equal 1
         ({"label": 0.5}, "DATA-018", "the label is a number, expected text or an integer"),
     ],
 )

@@ -72,6 +72,19 @@ def test_instruct_lines_with_other_keys(write: Callable[..., Path]) -> None:
         contents(path)
 
 
+def test_one_other_key_beside_a_usual_one(write: Callable[..., Path]) -> None:
+    """The column that is named is read, though a usual one is there too."""
+    path = write([{"input": "a", "question": "b", "output": "A"}])
+    assert contents(path, input_key="question") == [["b", "A"]]
+    assert contents(write([{"question": "b", "completion": "B"}]), input_key="question") == [["b", "B"]]
+    path = write([{"prompt": "a", "completion": "A", "best": "B"}])
+    assert contents(path, output_key="best") == [["a", "B"]]
+    with pytest.raises(DataError, match=r"`input` and `bset` or `prompt` and `bset` missing"):
+        contents(path, output_key="bset")
+    with pytest.raises(DataError, match="missing"):
+        contents(write([{"input": "a", "output": "A"}]), output_key="input")  # no question answers itself
+
+
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
 def test_instruct_document(write: Callable[..., Path], indent: int | None, name: str) -> None:

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import organon
 from organon.evals.safety import Finding, validate_outputs
+from organon.redact import redact
 
 
 def rules(output: str, *forbidden: str) -> list[str]:
@@ -101,6 +103,26 @@ def test_a_secret_of_the_environment_is_found(monkeypatch: pytest.MonkeyPatch) -
     assert (finding.rule, finding.start, finding.text) == ("secret", 6, "[redacted]")
 
 
+def test_each_secret_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "hunter-two-and-more")
+    keys = ["sk-abcdefghijklmnopqrstuvwx", "hunter-two-and-more", "sk-zyxwvutsrqponmlkjihgfedc"]
+    text = f"{keys[0]} and {keys[1]}, {keys[2]}, [redacted] {keys[1]}"
+    found = validate_outputs([text]).findings
+    assert [(f.rule, f.start) for f in found] == [
+        ("secret", 0), ("secret", text.index(keys[1])), ("secret", text.index(keys[2])),
+        ("secret", text.rindex(keys[1])),
+    ]  # fmt: skip
+    assert not validate_outputs(["it is [redacted][redacted]"]).findings
+
+
+@given(st.lists(st.sampled_from(["a", " ", "sk-" + "k" * 20, "[redacted]", "://u:pw@", "hf_" + "h" * 30, "\n"])))
+def test_secrets_are_found_wherever_they_stand(parts: list[str]) -> None:
+    text = "".join(parts)
+    found = [f for f in validate_outputs([text]).findings if f.rule == "secret"]
+    assert bool(found) == (redact(text) != text)
+    assert all(0 <= f.start < len(text) for f in found)
+
+
 @pytest.mark.parametrize(("outputs", "forbidden"), [("one text", []), (["a"], "phrase"), (["a"], [" "])])
 def test_wrong_arguments(outputs: list[str], forbidden: list[str]) -> None:
     with pytest.raises((TypeError, ValueError), match=r"lists of strings|phrase is empty"):
@@ -121,7 +143,14 @@ def test_long_hostile_text_takes_no_time() -> None:
     assert time.process_time() - began < 5
 
 
+def test_it_is_public() -> None:
+    assert organon.validate_outputs is validate_outputs
+    assert isinstance(organon.validate_outputs([]), organon.SafetyReport)
+
+
 def test_no_torch() -> None:
-    program = "import sys, organon.evals.safety; print({'torch', 'inspect_ai', 'numpy'} & set(sys.modules))"
+    program = (
+        "import sys, organon; organon.validate_outputs; print({'torch', 'inspect_ai', 'numpy'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "set()"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.unit.models.reference import encode, fit_length
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from organon.errors import ConfigError, DataError
-from organon.models.chat import IGNORED, encode, encode_row, encode_rows, fit_length, generation_prompt
+from organon.models.chat import IGNORED, encode_row, encode_rows, generation_prompt
 
 CHATML = (
     "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>\n' }}{% endfor %}"

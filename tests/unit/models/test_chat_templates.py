@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.unit.models.reference import encode
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from organon.config.compose import conf_dir
 from organon.errors import DataError
-from organon.models.chat import IGNORED, encode, encode_row, encode_rows, generation_prompt
+from organon.models.chat import IGNORED, encode_row, encode_rows, generation_prompt
 from organon.models.template import from_prompt_template
 
 QWEN = """\

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.unit.models.reference import encode
 
 import organon
 from organon.config.compose import load_model_preset
-from organon.models.chat import encode, generation_prompt
+from organon.models.chat import generation_prompt
 
 CHAT = [
     {"role": "system", "content": "Be brief."},

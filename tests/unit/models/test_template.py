@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.models.reference import encode
 from tests.unit.models.test_chat import talk, tokenizer
 
 from organon.config.schema import AdapterConfig, ModelConfig
 from organon.errors import ConfigError, DataError, OrganonError, SecurityError
 from organon.models import template
-from organon.models.chat import encode, generation_prompt
+from organon.models.chat import generation_prompt
 from organon.models.folder import resolve_base
 from organon.models.template import check_source, from_prompt_template, render
 
@@ -94,8 +95,23 @@ HOSTILE = {
     "put together": "{{ (messages | attr('__cla' ~ 'ss__')).x }}",
     "huge constant": "{{ 'x' * 300000000 }}",
     "huge constant, in steps": "{{ 'x' * 1000 * 1000 * 1000 }}",
-    "huge power": "{{ 10 ** 10 ** 10 }}",
+    "huge power": "{{ 10 ** (10 ** 10) }}",
     "huge text": "{% set n = 3000000 %}{{ 'x' * n }}",
+    "a sum": "{{ 'x' * (300000000+0) }}",
+    "a sum of small ones": "{{ 'x' * (1000 * 1000 - -1000 * 300) }}",
+    "a filter's width": "{{ 'x' | center(300000000) }}",
+    "a filter's width, computed": "{{ 'x' | center(1000 * 1000 * 300) }}",
+    "a filter's text": "{{ (' ' * 1000) | replace(' ', ' ' * 1000000) }}",
+    "a number in a text": "{{ 'x' * ('300000000' | int) }}",
+    "a choice": "{{ 'x' * (1000 * 1000 * 300 if true else 1) }}",
+    "an item": "{{ 'x' * [1000 * 1000 * 300][0] }}",
+    "a format": "{{ '%0300000000d' % 1 }}",
+    "a format, filtered": "{{ '%0300000000d' | format(1) }}",
+    "a format of parts": "{{ ('%0300000' ~ '000d') % 1 }}",
+    "a format's argument": "{{ '%*d' % (1000 * 1000 * 300, 1) }}",
+    "a method's argument": "{{ 'x'.ljust(1000 * 1000 * 300) }}",
+    "a text that grows": "{% set n = 3000 %}{{ messages[0].content }}{{ 'x' * n * n }}",
+    "depth": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
     "huge range": "{% for i in range(1000000000) %}x{% endfor %}",
 }
 
@@ -126,6 +142,60 @@ def test_a_template_that_goes_round_is_stopped(monkeypatch: pytest.MonkeyPatch) 
     assert bool(left) == bool(before[1])
 
 
+def test_a_template_that_is_slow_on_some_messages_only_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case 75: the trial's message does not show it, whatever its length."""
+    monkeypatch.setattr(template, "RENDER_SECONDS", 0.2)
+    loop = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    sly = tokenizer("{{ messages[0].content }}{% if messages[0].content == 'now' %}" + loop + "{% endif %}")
+    assert render(sly, [talk("a")], prompt=True) == ["a"]
+    started = time.monotonic()
+    with pytest.raises(SecurityError, match="takes longer") as caught:
+        render(sly, [talk("now")], prompt=True, where="train.jsonl:3")
+    assert caught.value.code == "SEC-075"
+    assert caught.value.where == "train.jsonl:3"
+    assert time.monotonic() - started < 3
+
+
+def test_the_trial_is_not_of_a_short_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template, "TRIAL_SECONDS", 0.2)
+    loop = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    long_only = "{{ messages[0].content }}{% if messages[0].content | length > 10 %}" + loop + "{% endif %}"
+    with pytest.raises(SecurityError, match="takes longer"):
+        render(tokenizer(long_only), [talk("a")], prompt=True)
+
+
+LEAVES_OUT = {
+    "parts only": "{% for m in messages %}<|{{ m.role }}|>{% for part in m.content %}{{ part.text }}{% endfor %}"
+    "<|end|>{% endfor %}",
+    "cut": "{% for m in messages %}{{ m.content[:3] }}{% endfor %}",
+    "other field": "{% for m in messages %}{{ m.text }}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("name", LEAVES_OUT)
+def test_a_template_that_leaves_out_what_the_user_says_is_refused(name: str) -> None:
+    with pytest.raises(DataError, match="leaves the user's message out") as caught:
+        render(tokenizer(LEAVES_OUT[name]), [talk("a")], prompt=True)
+    assert caught.value.code == "DATA-019"
+    assert caught.value.where == "model.chat_template"
+
+
+def test_a_template_may_strip_texts_and_their_lines() -> None:
+    lines = "{% for m in messages %}{% for line in m.content.splitlines() %}{{ line | trim }}{% endfor %}{% endfor %}"
+    assert render(tokenizer(lines), [talk(" a \n b ")], prompt=True) == ["ab"]
+
+
+def test_a_template_has_no_clock() -> None:
+    """Not even one that does not ask whether it was given a date."""
+    clock = tokenizer("{{ strftime_now('%d %B %Y, %H:%M') }} {{ messages[0].content }}")
+    assert render(clock, [talk("a")], prompt=True) == ["26 July 2024, 12:00 a"]
+    in_macro = "{% macro day() %}{{ strftime_now('%Y-%-m-%d') }}{% endmacro %}"
+    for start in ("", "\n", "  \n", "  {% if true %}\n x{% endif %}"):
+        source = start + in_macro + "{{ messages[0].content }}{{ day() }}"
+        plain = source.replace("strftime_now('%Y-%-m-%d')", "'2024-7-26'")
+        assert render(tokenizer(source), [talk("a")], prompt=True) == render(tokenizer(plain), [talk("a")], prompt=True)
+
+
 def test_other_threads_have_no_timer_but_work() -> None:
     found: list[Any] = []
     slow = "{% for i in range(20) %}{{ i }}{% endfor %}{{ messages[0].content }}"
@@ -140,6 +210,9 @@ def test_other_threads_have_no_timer_but_work() -> None:
     [
         "{{ '__START__' }}{% for m in messages %}{{ m.content }}{% endfor %}",
         "{{ 'x' * 10 }}{{ messages[0]['content'] }}",
+        "{% if messages | length > 1024 * 1024 * 4 %}{{ 1024 * 1024 * 4 }}{% endif %}",
+        "{% set roles = ['system', 'user', 'assistant', 'tool', 'function', 'developer', 'model', 'human'] %}"
+        "{{ roles | join(', ') }}{{ '%s: %d' % ('a', 1) }}{{ 'a' | center(80) }}{{ '-' * 79 }}",
         "{% generation %}{{ messages[0].content }}{% endgeneration %}{% break_me %}",
     ],
 )

@@ -16,13 +16,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from loguru import logger
+from tests.unit.models.reference import fit_length
 from tests.unit.models.test_chat import CHATML, talk, tokenizer
 
 from organon.config.schema import DatasetConfig
 from organon.config.spec import BaseModel
 from organon.errors import DataError, StoreError
 from organon.models import token_files, tokens
-from organon.models.chat import encode_row, fit_length
+from organon.models.chat import encode_row
 from organon.models.tokens import TokenRows, token_rows, tokens_key
 from organon.store.store import Store
 

@@ -37,9 +37,9 @@ def dataset(rows: list[Any], **changes: Any) -> DatasetConfig:
     return dataclasses.replace(DatasetConfig(name="mine", source=write(rows)), **changes)
 
 
-def resolved(*overrides: str, rows: Any = None) -> TrainSpec:
+def resolved(*overrides: str, rows: Any = None, validation_rows: Any = ()) -> TrainSpec:
     config = compose("train", ["backend=fake", "logger=none", *overrides])
-    return resolve(config, Store.open("store"), FakeBackend(), rows=rows)
+    return resolve(config, Store.open("store"), FakeBackend(), rows=rows, validation_rows=validation_rows)
 
 
 def test_preference_rows_are_stored_in_canonical_form() -> None:
@@ -69,6 +69,41 @@ def test_rows_given_in_memory_must_fit_the_method() -> None:
     with pytest.raises(ConfigError, match=r"supervised cannot train on rows of preference \(rows\[1\]\)") as caught:
         resolved("dataset=messages", "dataset.source=memory", rows=[row, PAIRS[0]])
     assert caught.value.fix == "method=dpo"
+
+
+CHAT = [
+    {"messages": [{"role": "user", "content": f"q{i}"}, {"role": "assistant", "content": f"a{i}"}]} for i in range(4)
+]
+GIVEN = ("dataset=messages", "dataset.source=memory")
+
+
+def test_given_rows_get_the_system_prompt() -> None:
+    """Evaluation uses it: training without it would be another model's."""
+    spec = resolved(*GIVEN, "dataset.system_prompt=Be brief.", rows=CHAT[:3], validation_rows=CHAT[3:])
+    for path, count in ((spec.dataset_path, 3), (spec.validation_path, 1)):
+        stored = [json.loads(line) for line in Path(str(path)).read_text().splitlines()]
+        assert len(stored) == count
+        assert all(row["messages"][0] == {"role": "system", "content": "Be brief."} for row in stored)
+    assert spec.dataset_hash != resolved(*GIVEN, rows=CHAT[:3]).dataset_hash
+    own = [{"messages": [{"role": "system", "content": "x"}, *CHAT[0]["messages"]]}]
+    with pytest.raises(DataError, match=r"^(?s:.)*validation rows\[0\]"):
+        resolved(*GIVEN, "dataset.system_prompt=Be brief.", rows=CHAT, validation_rows=own)
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["limit=2", "validation_fraction=0.3", "validation_source=v.jsonl", "split_seed=1", "input_key=a", "output_key=b",
+     "balance_by=kind", "balance_ratio=2", "on_error=skip", "max_skipped_fraction=0.5"],
+)  # fmt: skip
+def test_given_rows_are_not_chosen_among(said: str) -> None:
+    with pytest.raises(ConfigError, match="these rows are given, and all of them are used") as caught:
+        resolved(*GIVEN, f"dataset.{said}", rows=CHAT)
+    assert (caught.value.code, caught.value.where) == ("CFG-058", f"dataset.{said.partition('=')[0]}")
+    assert not list(Path("store").rglob("*.jsonl"))
+
+
+def test_given_rows_need_no_validation() -> None:
+    assert resolved(*GIVEN, "dataset.validation_fraction=0", rows=CHAT).validation_hash is None
 
 
 # -- classes (MF-23) --------------------------------------------------------------------------------------
@@ -117,6 +152,20 @@ def test_rows_without_a_class_are_refused() -> None:
     assert caught.value.code == "DATA-022"
 
 
+def test_a_class_that_the_split_took_is_named() -> None:
+    rows = [
+        {"input": f"question {i}", "output": "answer", "rating": "rare" if i == 7 else f"r{i % 2}"} for i in range(40)
+    ]
+    config = dataset(rows, format="instruct", balance_by="rating", validation_fraction=0.3)
+    seeds = range(20)
+    held = [load_rows(dataclasses.replace(config, balance_by=None, split_seed=seed))[1] for seed in seeds]
+    taken = next(s for s in seeds if any(row["messages"][0]["content"] == "question 7" for row in held[s]))
+    with pytest.raises(DataError, match="the split put all 1 rows of the class `rare` into the validation") as caught:
+        load_rows(dataclasses.replace(config, split_seed=taken))
+    assert caught.value.code == "DATA-022"
+    assert f"dataset.split_seed={taken + 1}" in caught.value.fix
+
+
 def test_generated_rows_have_no_classes() -> None:
     with pytest.raises(ConfigError, match="zoo:capitalization makes rows without classes") as caught:
         load_rows(dataclasses.replace(compose("train").dataset, balance_by="kind"))
@@ -135,7 +184,8 @@ def test_the_recipe_is_named_by_its_content() -> None:
     assert identity(resolved("method.recipe=moved.py:Mine")) == key
     Path("recipe.py").write_text(RECIPE + "# edited\n")
     assert identity(resolved("method.recipe=recipe.py:Mine")) != key
-    assert identity(resolved("method.recipe=moved.py:CompletionModule")) != key
+    Path("moved.py").write_text(RECIPE + "\nOther = Mine\n")
+    assert identity(resolved("method.recipe=moved.py:Other")) != identity(resolved("method.recipe=moved.py:Mine"))
     assert identity(resolved()) != key
     assert from_dict(TrainSpec, json.loads(json.dumps(to_dict(spec)))) == spec
 

@@ -16,9 +16,11 @@ from loguru import logger
 
 from organon.config.devices import gpu_present, torch_has_cuda, visible_gpus
 from organon.config.schema import TrainerConfig
+from organon.config.spec import TOKENS_FORMAT
 from organon.errors import ConfigError
 
-ARITHMETIC = ("torch", "transformers", "peft", "bitsandbytes")
+# What decides the tokens and what is computed with them.
+DECIDE = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers", "jinja2")
 # Without these instructions bfloat16 is emulated on a CPU, and slower than float32.
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16", "sve_bf16"}
 # Below this hidden size the casts cost what the faster products gain. Measured with AVX512-BF16, float32's
@@ -51,8 +53,8 @@ def compute_of(trainer: TrainerConfig, width: int | None = None) -> dict[str, An
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages whose arithmetic a training's result depends on."""
-    return {name: importlib.metadata.version(name) for name in ARITHMETIC}
+    """Versions of the packages that decide a training's result, and of organon's own way from rows to tokens."""
+    return {name: importlib.metadata.version(name) for name in DECIDE} | {"organon-tokens": str(TOKENS_FORMAT)}
 
 
 def available_cores() -> int:

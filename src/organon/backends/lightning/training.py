@@ -49,7 +49,10 @@ SINGLE, ALONE = Ranks(), Place()
 Report = Callable[..., None]
 
 # Of the tokens' summary, what the status shows.
-COUNTS = ("tokens", "trained_tokens", "truncated_rows", "cut_tokens", "rows_with_lost_answers", "dropped_rows")
+COUNTS = (
+    "rows_read", "rows", "tokens", "trained_tokens", "truncated_rows", "cut_tokens", "rows_with_lost_answers",
+    "dropped_rows",
+)  # fmt: skip
 
 
 def _unheard(**fields: Any) -> None:

@@ -23,7 +23,7 @@ from organon.backends.lightning.metrics import COLUMNS
 from organon.config.callbacks import check_extra
 from organon.config.instantiate import instantiate
 from organon.config.spec import TrainSpec
-from organon.config.user_code import load, locate
+from organon.config.user_code import load
 from organon.errors import ConfigError
 from organon.redact import redact
 
@@ -121,14 +121,7 @@ def user_callbacks(spec: TrainSpec) -> list[Callback]:
         where = f"callbacks.extra[{number}]"
         check_extra(config, number, spec.allow_targets)
         module, _, name = str(config["_target_"]).rpartition(".")
-        code = locate(f"{module}:{name}", where)
-        if spec.code_digests.get(where, "").partition(":")[0] != code.digest:
-            raise ConfigError(
-                f"{code.file} has changed since the run was started",
-                code="CFG-028",
-                where=where,
-                fix="run the same command again: it is another run now; or undo the change to go on with this one",
-            )
+        load(f"{module}:{name}", where, digest=spec.code_digests.get(where, "").partition(":")[0])
         callback = instantiate(config, allowed=spec.allow_targets, where=where)
         if not isinstance(callback, Callback):
             raise ConfigError(

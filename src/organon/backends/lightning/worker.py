@@ -20,6 +20,7 @@ from typing import Any
 from loguru import logger
 
 from organon.backends.lightning import faults
+from organon.backends.lightning.cpu import prepare_cpu
 from organon.backends.lightning.faults import reached
 from organon.backends.lightning.launch import (
     RankLost,
@@ -196,6 +197,7 @@ def _prepare_libraries() -> None:
     # (measured: 2 threads, load 5 on 2 cores, median 4.4 s against 0.33 s); results do not change.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    prepare_cpu()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises to fetch kernels from the hub
 
 

@@ -77,6 +77,17 @@ def test_torch_itself_agrees() -> None:
     assert compute.versions()["torch"] == torch.__version__
 
 
+def test_what_decides_the_tokens_is_in_the_key() -> None:
+    """In that of a training, with organon's own format, and in that of an evaluation."""
+    from organon.config.spec import TOKENS_FORMAT
+    from organon.evals.target import engine
+    from organon.models.token_files import FORMAT
+
+    assert compute.versions()["organon-tokens"] == str(TOKENS_FORMAT) == str(FORMAT)
+    for versions in (compute.versions(), engine("cpu")["versions"]):
+        assert {"torch", "transformers", "peft", "bitsandbytes", "tokenizers", "jinja2"} <= set(versions)
+
+
 def test_the_ranks_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compute, "available_cores", lambda: 6)
     for devices, threads in ((1, 6), (2, 3), (4, 1), (8, 1)):
