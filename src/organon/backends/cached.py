@@ -34,7 +34,7 @@ from organon.backends.job import (
 )
 from organon.backends.training_run import TrainingRun
 from organon.config.spec import TrainSpec, from_dict, to_dict
-from organon.errors import TrainingError
+from organon.errors import OrganonError, TrainingError
 from organon.store.keys import train_key
 from organon.store.layout import relative
 from organon.store.records import Checkpoint
@@ -151,9 +151,11 @@ class CachedBackend:
             if job is None:
                 if not self.store.place("runs", job_id).exists():
                     raise KeyError(job_id)
-            elif job.retry_at is not None:
+            elif job.ended is not None:
+                return
+            elif job.retry_at is not None or job.job_id is None:  # we have the lock: nobody is submitting it
                 self._end(job, JobState.CANCELLED, job.error)
-            elif job.ended is None and job.job_id is not None:
+            else:
                 self._attach(job)
                 await self.backend.cancel(job.job_id)
 
@@ -226,7 +228,12 @@ class CachedBackend:
         if config is not None or not (workdir / CONFIG).exists():
             write_json(workdir / CONFIG, config if config is not None else config_of(spec))
         job.write(self.workdir(job.key))
-        job_id = await self.backend.submit(spec, job.key, workdir)
+        try:
+            job_id = await self.backend.submit(spec, job.key, workdir)
+        except BaseException as error:
+            # Whoever follows this key would wait for ever for the backend's answer.
+            self._end_unsubmitted(job, error)
+            raise
         self._attached.add((job.key, job_id))
         job = replace(job, job_id=job_id, attempts=job.attempts + 1)
         job.write(self.workdir(job.key))
@@ -239,8 +246,8 @@ class CachedBackend:
         """The status of a job in staging; None if it is published by now."""
         if job.ended is not None:
             return job.status()
-        if job.job_id is None:  # its submitter is at it, or died: then a new submit starts it
-            return JobStatus(JobState.PENDING)
+        if job.job_id is None:
+            return await self._submitted(job)
         if job.retry_at is not None:
             return await self._retry(job)
         self._attach(job)
@@ -259,6 +266,18 @@ class CachedBackend:
                 return await self._publish(current, status)
             ended = self._end(current, status.state, status.error, killed=status.killed)
             return replace(ended, extra={**status.extra, **ended.extra})
+
+    async def _submitted(self, job: Job) -> JobStatus | None:
+        """The status of a job whose submission is under way; started here if its submitter has died at it."""
+        try:
+            async with self._locked(job.key, wait=False):
+                current = Job.read(self.workdir(job.key))
+                if current == job:
+                    await self._start(job, self._spec(job.key), replaces=job.replace)
+                    current = Job.read(self.workdir(job.key)) or job
+                return None if current is None else current.status()
+        except LockBusy:
+            return JobStatus(JobState.PENDING)
 
     async def _noted(self, job: Job, status: JobStatus) -> bool:
         """Bring ``training_run.json`` up to date; False if staging is gone."""
@@ -279,10 +298,13 @@ class CachedBackend:
             if current is None:
                 return None
             if current.retry_at is not None and self.store.clock() >= current.retry_at:
-                spec = from_dict(TrainSpec, json.loads((self.workdir(job.key) / SPEC).read_text(encoding="utf-8")))
-                await self._start(replace(current, retries=current.retries + 1), spec, replaces=current.replace)
+                again = replace(current, retries=current.retries + 1)
+                await self._start(again, self._spec(job.key), replaces=current.replace)
                 current = Job.read(self.workdir(job.key)) or current
             return current.status()
+
+    def _spec(self, key: str) -> TrainSpec:
+        return from_dict(TrainSpec, json.loads((self.workdir(key) / SPEC).read_text(encoding="utf-8")))
 
     def _attach(self, job: Job) -> None:
         assert job.job_id is not None
@@ -327,6 +349,15 @@ class CachedBackend:
         job.write_run(self.workdir(job.key), status)
         return status
 
+    def _end_unsubmitted(self, job: Job, error: BaseException) -> None:
+        """Write down that the backend did not take the job. Under the key's lock."""
+        state = JobState.FAILED if isinstance(error, Exception) else JobState.CANCELLED  # Ctrl-C
+        cause = str(error) if isinstance(error, OrganonError) else f"{type(error).__name__}: {error}"
+        self.store.record_failure("runs", job.key, f"not submitted: {cause}")
+        job = replace(job, ended=state.value, error=cause if state is JobState.FAILED else None)
+        job.write(self.workdir(job.key))
+        job.write_run(self.workdir(job.key), job.status())
+
     # -- the staging folder -------------------------------------------------------------------------
 
     def workdir(self, key: str) -> Path:
@@ -337,9 +368,15 @@ class CachedBackend:
         return await asyncio.to_thread(self.store.find, "runs", key)
 
     @contextlib.asynccontextmanager
-    async def _locked(self, key: str) -> AsyncIterator[None]:
-        """The key's lock, without blocking the event loop. First the turn among our own tasks."""
+    async def _locked(self, key: str, *, wait: bool = True) -> AsyncIterator[None]:
+        """The key's lock, without blocking the event loop. First the turn among our own tasks.
+
+        Raises:
+            LockBusy: it is held, and ``wait`` is false.
+        """
         turn = self._turns.setdefault(key, asyncio.Lock())
+        if turn.locked() and not wait:
+            raise LockBusy("a task of this process is at work on it", where=key)
         async with turn:
             with contextlib.ExitStack() as held:
                 pause, waited = 0.02, False
@@ -348,6 +385,8 @@ class CachedBackend:
                         held.enter_context(self.store.lock("runs", key, blocking=False))
                         break
                     except LockBusy as busy:
+                        if not wait:
+                            raise
                         if not waited:
                             logger.info("CACHE-082 waiting for {}, which is at work on {}", busy.holder, key)
                         waited = True

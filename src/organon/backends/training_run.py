@@ -15,6 +15,7 @@ from organon.backends.base import Backend, JobState, JobStatus
 from organon.errors import DataError, OrganonError, TrainingError, UserError
 from organon.store.files import write_atomic
 
+AGAIN = "the same command starts it again, from its last checkpoint where there is one"
 POLL_GROWTH = 1.5  # factor between two waits; short jobs end soon, long ones are asked rarely
 
 
@@ -84,7 +85,7 @@ class TrainingRun:
         self.last, self.state = status, status.state
         self.status = status.vendor_status or status.state.value
         self.model_id = status.model_id if status.state is JobState.SUCCEEDED else None
-        self.job_id = str(status.extra.get("job_id", self.job_id))  # a retried job has a new one
+        self.job_id = str(status.extra.get("job_id") or self.job_id)  # a retried job has a new one
         if "retries" in status.extra:
             self.metadata["retries"] = status.extra["retries"]
         self.metadata.pop("error", None)
@@ -176,11 +177,15 @@ class TrainingRun:
                 where=str(extra.get("where") or ""),
                 fix=str(extra.get("fix") or ""),
             )
-        message = self.metadata.get("error")
+        # An error of the worker's ends with advice of its own, against which ours may speak.
+        told = str(self.metadata.get("error") or "")
+        message, _, fix = told.rpartition("\nfix: ")
+        if not message or "\n" in fix:
+            message, fix = told, AGAIN
         return TrainingError(
             f"job {self.job_id} ended {self.status}" + (f": {message}" if message else ""),
             where=str(self.metadata.get("key", "")),
-            fix="the same command starts it again, from its last checkpoint where there is one",
+            fix=fix,
         )
 
 

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
+from rich.markup import escape
 from rich.text import Text
 
 from organon.cli.progress import ProgressDisplay, configure_logging
+from organon.config.check import check_dataset, check_values, normalise_dataset
 from organon.config.compose import conf_dir, load_model_preset, presets
 from organon.config.paths import expand
 from organon.config.schema import AdapterConfig, DatasetConfig, ModelConfig
@@ -130,7 +132,7 @@ def _encoded(options: argparse.Namespace) -> Iterator[Encoded]:
 
     dataset = _dataset(options)
     rows, validation = load_rows(dataset)
-    base = _base(options)  # after the rows: the first tokenizer costs seconds
+    base = _base(options, needs_template=dataset.format != "text")  # after the rows: the first tokenizer costs seconds
 
     from organon.models.load import load_tokenizer
     from organon.models.token_files import TokenArrays, write_tokens
@@ -182,7 +184,11 @@ def _dataset(options: argparse.Namespace) -> DatasetConfig:
         )
     names = [flag.replace("-", "_") for flag in DATASET_FLAGS]
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
-    return dataclasses.replace(config, **given)
+    config = dataclasses.replace(config, **given)
+    check_values(config, "dataset.")
+    normalise_dataset(config)
+    check_dataset(config)
+    return config
 
 
 def _preset(name: str) -> DatasetConfig:
@@ -194,7 +200,7 @@ def _preset(name: str) -> DatasetConfig:
     return cast("DatasetConfig", OmegaConf.to_object(node))
 
 
-def _base(options: argparse.Namespace) -> BaseModel:
+def _base(options: argparse.Namespace, *, needs_template: bool) -> BaseModel:
     from organon.models.folder import ensure_available, resolve_base
     from organon.store.store import Store
 
@@ -207,8 +213,8 @@ def _base(options: argparse.Namespace) -> BaseModel:
         model = dataclasses.replace(model, chat_template=options.chat_template, prompt_template=options.prompt_template)
     store = Store.open()
     memo = store if store.index.path.exists() else None  # a look makes no store
-    base = resolve_base(model, AdapterConfig(), memo=memo)
-    ensure_available(base)
+    base = resolve_base(model, AdapterConfig(), memo=memo, needs_template=needs_template)
+    ensure_available(base, needs_template=needs_template)
     return base
 
 
@@ -270,7 +276,8 @@ def _report(found: Encoded) -> dict[str, Any]:
 def _print_report(console: Console, found: Encoded) -> None:
     numbers, at = found.statistics, found.statistics.at_length
     held = f" for training, {found.validation_rows:,} for validation" if found.validation_rows else ""
-    console.print(f"[bold]{found.dataset.source}[/] with the tokenizer of [bold]{found.base.name}[/]", soft_wrap=True)
+    source, model = escape(found.dataset.source), escape(found.base.name)
+    console.print(f"[bold]{source}[/] with the tokenizer of [bold]{model}[/]", soft_wrap=True)
     console.print(f"rows     {numbers.rows:,}{held}")
     console.print(
         f"tokens   {numbers.tokens:,}; in a {'row' if numbers.rows == numbers.documents else 'document'} "
@@ -286,6 +293,14 @@ def _print_report(console: Console, found: Encoded) -> None:
         bar = block * (-(-bin_.documents * BAR // most))
         console.print(f"  {bin_.low:>{width},} to {bin_.high:>{width},}  {bar:<{BAR}} {bin_.documents:,}")
     console.print(_at_length(at, numbers.rows), soft_wrap=True)
+    if numbers.rows_with_special_tokens:
+        special = found.arrays.special
+        console.print(
+            f"special tokens in the text of {special.rows:,} rows, which may forge a turn: "
+            f"the first is {special.token!r} in row {special.line:,}",
+            soft_wrap=True,
+            markup=False,
+        )
 
 
 def _at_length(at: Any, rows: int) -> str:

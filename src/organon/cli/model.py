@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from organon.cli.progress import configure_logging
+from organon.config.devices import default_device
 from organon.errors import UserError
 from organon.evals.target import PROVIDER, resolve_target
 from organon.models.checkpoint import Found, look_at, named_base
@@ -46,13 +47,20 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     check.add_argument("--expect", choices=("same", "different"), help="exit with 1 if it is otherwise, or unknown")
     check.add_argument("--no-compare", action="store_true", help="check the files, load no model")
-    check.add_argument("--device", help="cpu or cuda (default: the GPU, if there is one)")
+    check.add_argument("--device", choices=("cpu", "cuda"), help="cpu or cuda (default: the GPU, if there is one)")
     check.add_argument("--store", help="folder of the store (default: ORGANON_STORE, else outputs/store)")
     check.add_argument("--json", action="store_true", help="one JSON document on stdout")
     return parser
 
 
 def _check(options: argparse.Namespace) -> int:
+    if options.device == "cuda" and default_device() != "cuda":
+        raise UserError(
+            "needs a CUDA GPU, and a torch built for it; this machine has not both",
+            code="CFG-060",
+            where="--device",
+            fix="--device cpu, or leave --device out",
+        )
     found = _find(options.path, options.store)
     if options.base is not None:
         base = named_base(options.base)
@@ -70,7 +78,11 @@ def _check(options: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(report.to_dict(), indent=2) + "\n")
     else:
         sys.stdout.write(_text(report, options.perplexity_threshold, options.logit_threshold))
-    return 1 if options.expect not in (None, report.verdict) else 0
+    if options.expect in (None, report.verdict):
+        return 0
+    why = "--no-compare leaves it open" if options.no_compare else f"found: {report.verdict or 'nothing to compare with'}"
+    sys.stderr.write(f"expected: {options.expect}; {why}\n")
+    return 1
 
 
 def _find(path: str, store: str | None) -> Found:

@@ -154,8 +154,7 @@ def check_method(config: RunConfig) -> None:
             where="method.type",
             fix="dataset=preference, with rows {prompt, chosen, rejected}" if method.type == "dpo" else "method=dpo",
         )
-    if dataset.format in ("text", "preference"):
-        _check_special_rows(dataset)
+    check_dataset(dataset)
     if method.type != "dpo":
         _refuse_dpo_values(method)
         return
@@ -187,7 +186,10 @@ def _refuse_dpo_values(method: MethodConfig) -> None:
             )
 
 
-def _check_special_rows(dataset: DatasetConfig) -> None:
+def check_dataset(dataset: DatasetConfig) -> None:
+    """Refuse what means nothing for rows of the dataset's format (CFG-058)."""
+    if dataset.format not in ("text", "preference"):
+        return
     where = ""
     if dataset.source.startswith("zoo:"):
         where, cause, fix = "dataset.format", f"{dataset.source} makes rows of messages", "dataset.format=messages"
@@ -218,9 +220,10 @@ def normalise(config: Any) -> None:
     if model.path and model.id == EMBEDDED_ID:
         # `model.path=/some/folder` on top of the default preset: nothing of that preset holds for the folder.
         model.id, model.context_length, model.name = None, None, Path(model.path).name or model.name
-    dataset = getattr(config, "dataset", None)
-    if dataset is not None and dataset.format == "text" and dataset.loss_on == "assistant":
-        dataset.loss_on = "all"  # the default elsewhere, and here what there is
+    if getattr(config, "dataset", None) is not None:
+        normalise_dataset(config.dataset)
+    if adapter.quantization not in ("nf4", "fp4"):
+        adapter.double_quantization = True  # the default; there are no scales that it could quantise
     for name in ("rank_pattern", "alpha_pattern"):
         setattr(adapter, name, _longest_first(getattr(adapter, name)))
     targets = adapter.target_modules
@@ -235,6 +238,12 @@ def normalise(config: Any) -> None:
             where="adapter.target_modules",
             fix="adapter.target_modules=all-linear, or adapter.target_modules=[q_proj,v_proj]",
         )
+
+
+def normalise_dataset(dataset: DatasetConfig) -> None:
+    """Raw text is trained on whole, where nothing else is said."""
+    if dataset.format == "text" and dataset.loss_on == "assistant":
+        dataset.loss_on = "all"  # the default elsewhere, and here what there is
 
 
 def _longest_first(patterns: dict[str, int]) -> dict[str, int]:

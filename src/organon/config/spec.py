@@ -25,7 +25,7 @@ from organon.config.schema import (
 )
 
 SPEC_SCHEMA = 2
-TOKENS_FORMAT = 1  # another one where the same rows give other tokens, or lie otherwise in the store
+TOKENS_FORMAT = 2  # another one where the same rows give other tokens, or lie otherwise in the store
 T = TypeVar("T")
 
 

@@ -306,8 +306,8 @@ def _check_keys(message: Mapping[str, Any], role: str, where: str, field: str) -
 def _check_weight(weight: object, role: str, where: str, field: str) -> int:
     if type(weight) is not int or weight not in (0, 1):
         cause = f"weight is {quote(weight)}, expected 0 or 1"
-    elif weight == 1 and role != "assistant":
-        cause = f"the {role}'s message has weight 1, but only the assistant's messages are trained on"
+    elif role != "assistant":
+        cause = f"the {role}'s message has weight {weight}, but only the assistant's messages are trained on"
     else:
         return weight
     fix = "use 0 (leave out of the loss) or 1 on assistant messages, and no weight elsewhere"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import functools
 import hashlib
 import threading
 import weakref
@@ -20,12 +21,14 @@ from typing import TYPE_CHECKING, Any
 from loguru import logger
 
 from organon.config.spec import BaseModel, identity
-from organon.errors import EvaluationError
+from organon.errors import DataError, EvaluationError
 from organon.evals.batching import Batcher
 from organon.store.keys import canonical
 
 if TYPE_CHECKING:
     import torch
+
+    from organon.models.chat import EndOfTurn
 
 KEPT_ADAPTERS = 8  # loaded side by side on one base; the longest unused goes first
 
@@ -93,6 +96,22 @@ class LoadedBase:
         length = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return int(length) if length else None
 
+    @functools.cached_property
+    def end(self) -> EndOfTurn:
+        """What the chat template ends an answer with, and training teaches. The model's own may be another's."""
+        from organon.models.chat import EndOfTurn, end_of_turn
+
+        none = EndOfTurn(frozenset(), "")
+        if self.tokenizer.chat_template is None:
+            return none
+        try:
+            found = end_of_turn(self.tokenizer)
+        except DataError:  # a template for other conversations than one question and its answer
+            found = none
+        if found == none:
+            logger.warning("the chat template marks no end of an answer: only the model's own end tokens end one")
+        return found
+
     def generate(self, prompts: Sequence[Prompt], abandoned: Callable[[], bool] = lambda: False) -> list[Answer]:
         """Answers to prompts of one ``group``, in their order.
 
@@ -130,22 +149,23 @@ class LoadedBase:
         pad = _pad_token(self.model, self.tokenizer)
         ids = torch.tensor([[pad] * (width - len(p.tokens)) + list(p.tokens) for p in prompts])  # B T
         mask = torch.tensor([[0] * (width - len(p.tokens)) + [1] * len(p.tokens) for p in prompts])  # B T
-        ends = _Ends(self.tokenizer, prompts[0].sampling.stop, width, len(prompts), abandoned)
+        stop = (*prompts[0].sampling.stop, *([self.end.text] if self.end.text else []))
+        ends = _Ends(self.tokenizer, stop, width, len(prompts), abandoned)
+        eos = _end_tokens(self.model) | self.end.tokens
         out = self.model.generate(
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
-            generation_config=_greedy_config(self.model, pad, prompts[0].max_new_tokens),
+            generation_config=_greedy_config(self.model, pad, prompts[0].max_new_tokens, eos),
             logits_processor=_processors(prompts, width, device),
             stopping_criteria=[ends],
         )[:, width:]  # B N
-        eos = _end_tokens(self.model)
-        return [self._answer(row, eos, ends.lengths[i], prompts[i]) for i, row in enumerate(out.tolist())]
+        return [self._answer(row, eos, ends.lengths[i], stop) for i, row in enumerate(out.tolist())]
 
-    def _answer(self, row: list[int], eos: set[int], stopped_at: int | None, prompt: Prompt) -> Answer:
+    def _answer(self, row: list[int], eos: set[int], stopped_at: int | None, stop: tuple[str, ...]) -> Answer:
         end = next((i + 1 for i, token in enumerate(row) if token in eos), None)
         length = min(n for n in (end, stopped_at, len(row)) if n is not None)
         text = self.tokenizer.decode(row[:length], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        cuts = [text.find(stop) for stop in prompt.sampling.stop if stop in text]
+        cuts = [text.find(each) for each in stop if each in text]
         return Answer(text[: min(cuts)] if cuts else text, length, end is not None or bool(cuts))
 
     def _switched(self, adapter: str | None) -> Any:
@@ -221,8 +241,8 @@ def _load(base: BaseModel, device: str | None) -> LoadedBase:
     return LoadedBase(model, load_tokenizer(base), base)
 
 
-def _greedy_config(model: Any, pad: int, max_new_tokens: int) -> Any:
-    """The model's own generation settings (repetition penalty and the like), but greedy.
+def _greedy_config(model: Any, pad: int, max_new_tokens: int, eos: set[int]) -> Any:
+    """The model's own generation settings (repetition penalty and the like), but greedy, ended by ``eos``.
 
     Sampling is done by ``_Seeded``: transformers draws one stream of random numbers for a whole
     batch, so that a request's answer would depend on its neighbours.
@@ -233,6 +253,7 @@ def _greedy_config(model: Any, pad: int, max_new_tokens: int) -> Any:
     config.max_length = None
     config.max_new_tokens = max_new_tokens
     config.pad_token_id = pad
+    config.eos_token_id = sorted(eos) or None
     return config
 
 

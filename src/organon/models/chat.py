@@ -67,7 +67,9 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> EndOfTurn:
     """
     chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": PROBE}]
     whole = render(tokenizer, [chat], prompt=False)[0]
-    behind = whole.rpartition(PROBE)[2]
+    _, found, behind = whole.rpartition(PROBE)
+    if not found:  # no row can be trained with such a template
+        return EndOfTurn(frozenset(), "")
     special = _special_ids(tokenizer)
     tokens = frozenset(token for token in _tokens(tokenizer, [behind])[0] if token in special)
     text = behind.strip()

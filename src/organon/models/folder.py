@@ -53,13 +53,14 @@ def resolve_base(
     offline: bool = False,
     memo: Memo | None = None,
     max_length: int | None = None,
+    needs_template: bool = True,
 ) -> BaseModel:
     """The base model that a config means today, named by its content.
 
     A local folder is checked and hashed (unchanged files once, with ``memo``). A hub id that is
     pinned to a commit costs no network; another revision is looked up in the local hub cache, then
     on the hub. ``ensure_available`` is the check before a hub model is used. ``max_length`` (tokens)
-    is compared with the model's context.
+    is compared with the model's context. ``needs_template``: messages are to be written; raw text needs none.
 
     Raises:
         ConfigError: CFG-057 (no model named), CFG-064 (no such model, or not a model), CFG-058
@@ -70,7 +71,8 @@ def resolve_base(
     template = _named_template(model)
     folder = _local_folder(model)
     if folder is not None:
-        check_folder(folder, trust_remote_code=model.trust_remote_code, has_template=template is not None)
+        needed = needs_template and template is None
+        check_folder(folder, trust_remote_code=model.trust_remote_code, needs_template=needed)
         digest, hub_id, revision = folder_digest(folder, code=model.trust_remote_code, memo=memo), None, None
     else:
         hub_id = str(model.id)
@@ -141,31 +143,39 @@ def is_complete(base: BaseModel) -> bool:
     return folder is not None and bool(weight_files(folder)) and all(file.is_file() for file in weight_files(folder))
 
 
-def ensure_available(base: BaseModel, *, offline: bool = False) -> None:
+def ensure_available(base: BaseModel, *, offline: bool = False, needs_template: bool = True) -> None:
     """Check, before anything is spent, that ``base`` can be loaded: its files are here or can be fetched.
 
     Of a hub model that is not in the local cache only the small files are fetched and checked.
+    ``needs_template``: messages are to be written; raw text needs none.
 
     Raises:
         UserError: CFG-064, the hub is out of reach, or wants a login; says what would help.
         SecurityError, ConfigError: as ``resolve_base``.
     """
-    named = base.chat_template is not None
+    needed = needs_template and base.chat_template is None
     folder = model_folder(base)
     if folder is not None and (base.folder is not None or is_complete(base)):
-        check_folder(folder, trust_remote_code=base.trust_remote_code, has_template=named)
+        check_folder(folder, trust_remote_code=base.trust_remote_code, needs_template=needed)
         return
     if base.hub_id is None or base.revision is None:
         raise ConfigError("the base model has neither a folder nor a hub id", code="CFG-064", where="model")
     small = [*sorted(_HASHED_NAMES - {"model.safetensors.index.json"}), "*.jinja"]
     snapshot = hub.fetch(base.hub_id, base.revision, small, offline=offline)
-    check_folder(snapshot, trust_remote_code=base.trust_remote_code, has_template=named, weights=False)
+    check_folder(snapshot, trust_remote_code=base.trust_remote_code, needs_template=needed, weights=False)
 
 
-def check_folder(folder: Path, *, trust_remote_code: bool, has_template: bool, weights: bool = True) -> None:
+def check_template(base: BaseModel) -> None:
+    """Refuse (CFG-064) a base whose files are on this machine and give no chat template, nor does its config."""
+    folder = model_folder(base)
+    if folder is not None and base.chat_template is None:
+        _check_template(folder, f"model {folder}")
+
+
+def check_folder(folder: Path, *, trust_remote_code: bool, needs_template: bool, weights: bool = True) -> None:
     """Check that ``folder`` holds a model that can be loaded without running its code.
 
-    ``has_template``: the config names a chat template, so the folder needs none. Raises as ``resolve_base``.
+    ``needs_template``: it must bring a chat template, for the config names none. Raises as ``resolve_base``.
     """
     where = f"model {folder}"
     if not folder.is_dir():
@@ -197,7 +207,12 @@ def check_folder(folder: Path, *, trust_remote_code: bool, has_template: bool, w
         )
     if not trust_remote_code:
         _refuse_code(folder, where)
-    if not has_template and not _has_template(folder):
+    if needs_template:
+        _check_template(folder, where)
+
+
+def _check_template(folder: Path, where: str) -> None:
+    if not _has_template(folder):
         raise ConfigError(
             "the model has no chat template, so messages cannot be written as it expects them",
             code="CFG-064",

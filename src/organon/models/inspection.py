@@ -103,7 +103,7 @@ def _weights(found: Found) -> Weights:
         files, ranks = [found.folder / ADAPTER_WEIGHTS], tuple(sorted(set(adapter.ranks.values())))
     else:
         if not found.note:
-            check_folder(found.folder, trust_remote_code=False, has_template=True)
+            check_folder(found.folder, trust_remote_code=False, needs_template=False)
         files, ranks = _model_files(found.folder), ()
     headers = [read_header(file) for file in files]
     if found.kind != "adapter":

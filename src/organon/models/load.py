@@ -18,12 +18,16 @@ from safetensors import SafetensorError
 
 from organon.config.spec import BaseModel
 from organon.errors import ConfigError, UserError
+from organon.models.folder import model_folder
+from organon.models.weight_files import check_finite, files_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Whenever it is imported it advises to fetch kernels from the hub.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+_finite: set[str] = set()  # digests of the bases whose files this process has read and found finite
 
 
 def load_base(
@@ -56,6 +60,8 @@ def load_base(
         "attn_implementation": attention,
     }
     with quiet(), _load_errors(base):
+        if base.quantization != "none":
+            _refuse_non_finite_files(base)
         model = AutoModelForCausalLM.from_pretrained(
             _place(base), **_trust(base), **{k: v for k, v in arguments.items() if v is not None}
         )
@@ -144,6 +150,16 @@ def keep_gradients(model: PreTrainedModel) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
+
+
+def _refuse_non_finite_files(base: BaseModel) -> None:
+    """Of a base that is to be quantised: its NaN would become an ordinary number, which no later look finds."""
+    folder = model_folder(base)
+    if folder is None or base.digest in _finite:
+        return
+    for file in files_of(folder):
+        check_finite(file)
+    _finite.add(base.digest)
 
 
 def _refuse_non_finite(model: PreTrainedModel, base: BaseModel) -> None:

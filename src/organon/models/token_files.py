@@ -7,13 +7,15 @@ D documents, T tokens of all of them, S spans of all of them:
     spans.bin    int32 (S, 3)    start, end (tokens of its document) and kind: TRAINED | ANSWER
     counts.bin   int32 (D,)      spans of each document
     lines.bin    int32 (D,)      the line of the JSON Lines file that the document came from
-    tokens.json  what they hold
+    tokens.json  what they hold, and how many rows have a special token's text in them
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,7 @@ from numpy.typing import NDArray
 
 from organon.config.spec import TOKENS_FORMAT
 from organon.errors import DataError
-from organon.models.chat import Document, encode_rows
+from organon.models.chat import Document, encode_rows, special_texts
 from organon.store.files import report_disk_errors
 
 if TYPE_CHECKING:
@@ -35,9 +37,19 @@ TRAINED, ANSWER = 1, 2  # bits of a span's kind
 META = "tokens.json"
 FILES = ("ids", "lengths", "spans", "counts", "lines")
 CHUNK_ROWS, CHUNK_CHARACTERS = 512, 2**20  # that are encoded at once
+BLOCK_SPANS = 2**16  # that are looked at together
 
 Progress = Callable[[int, int], None]  # rows done, rows in all
 NumberedRow = tuple[int, Mapping[str, Any]]
+
+
+@dataclass
+class SpecialTexts:
+    """How many ``rows`` hold the text of a special token, which was read as that token; the first such row."""
+
+    rows: int = 0
+    token: str = ""
+    line: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +64,7 @@ class TokenArrays:
     offsets: NDArray[np.int64]
     first_span: NDArray[np.int64]
     documents_per_row: int
+    special: SpecialTexts
 
     @classmethod
     def open(cls, folder: Path) -> TokenArrays:
@@ -60,9 +73,9 @@ class TokenArrays:
         ids = _map(folder / "ids.bin", meta["dtype"])
         lengths, counts, lines = (_map(folder / f"{name}.bin", "<i4") for name in ("lengths", "counts", "lines"))
         spans = _map(folder / "spans.bin", "<i4").reshape(-1, 3)
-        return cls(
-            ids, lengths, spans, counts, lines, _starts(lengths), _starts(counts), int(meta["documents_per_row"])
-        )
+        starts = _starts(lengths), _starts(counts)
+        special = SpecialTexts(**meta["special"])
+        return cls(ids, lengths, spans, counts, lines, *starts, int(meta["documents_per_row"]), special)
 
     def ids_of(self, document: int) -> NDArray[np.int32]:
         """(length,) The tokens of one document, copied."""
@@ -73,31 +86,45 @@ class TokenArrays:
         first, behind = self.first_span[document : document + 2]
         return [tuple(span) for span in self.spans[first:behind].tolist()]
 
+    def rows_of(self, documents: NDArray[np.bool_]) -> int:
+        """How many rows have one of these documents (D,)."""
+        return int(documents.reshape(-1, self.documents_per_row).any(axis=1).sum())
+
     def trained_within(self, lengths: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
         """(D,) Tokens trained on within ``lengths`` (D,) of each document; never its first, which nothing predicts."""
-        spans, document = self._of_kind(TRAINED)
-        inside = np.minimum(spans[:, 1], lengths[document]) - np.maximum(spans[:, 0], 1)
-        return np.bincount(document, np.maximum(inside, 0), minlength=len(self.lengths)).astype(np.int32)
+        trained = np.zeros(len(self.lengths), dtype=np.int32)
+        for document, spans in self._of_kind(TRAINED):
+            inside = np.minimum(spans[:, 1], lengths[document]) - np.maximum(spans[:, 0], 1)
+            np.add.at(trained, document, np.maximum(inside, 0).astype(np.int32))
+        return trained
 
     def needed(self) -> NDArray[np.int64]:
         """(D,) The shortest length at which each document has a token to train on; 0 where it never has."""
-        spans, document = self._of_kind(TRAINED)
-        start = np.maximum(spans[:, 0], 1)
-        useful = spans[:, 1] > start
-        first = np.full(len(self.lengths), np.iinfo(np.int64).max)
-        np.minimum.at(first, document[useful], start[useful] + 1)
-        return np.where(first == np.iinfo(np.int64).max, 0, first)
+        never = np.iinfo(np.int64).max
+        first = np.full(len(self.lengths), never)
+        for document, spans in self._of_kind(TRAINED):
+            start = np.maximum(spans[:, 0], 1)
+            useful = spans[:, 1] > start
+            np.minimum.at(first, document[useful], start[useful] + 1)
+        return np.where(first == never, 0, first)
 
     def answers_beyond(self, lengths: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
         """(D,) Whether one of the assistant's turns begins behind the first ``lengths`` (D,) tokens."""
-        spans, document = self._of_kind(ANSWER)
         found = np.zeros(len(self.lengths), dtype=np.bool_)
-        found[document[spans[:, 0] >= lengths[document]]] = True
+        for document, spans in self._of_kind(ANSWER):
+            found[document[spans[:, 0] >= lengths[document]]] = True
         return found
 
-    def _of_kind(self, kind: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        chosen = (self.spans[:, 2] & kind) != 0
-        return self.spans[chosen], np.repeat(np.arange(len(self.lengths)), self.counts)[chosen]
+    def _of_kind(self, kind: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int32]]]:
+        """Documents (n,) and spans (n, 3) of one kind, in blocks: all of them at once would be a copy of the file."""
+        start = 0
+        while start < len(self.lengths):
+            full = int(np.searchsorted(self.first_span, self.first_span[start] + BLOCK_SPANS, side="right")) - 1
+            behind = max(start + 1, min(full, len(self.lengths)))
+            spans = self.spans[self.first_span[start] : self.first_span[behind]]
+            chosen = (spans[:, 2] & kind) != 0
+            yield np.repeat(np.arange(start, behind), self.counts[start:behind])[chosen], spans[chosen]
+            start = behind
 
 
 def _map(path: Path, dtype: str) -> NDArray[Any]:
@@ -132,6 +159,7 @@ def write_tokens(
     """
     dtype = "<u2" if max(tokenizer.get_vocab().values(), default=0) < 2**16 else "<i4"
     per_row, done = 0, 0
+    names, special = special_texts(tokenizer), SpecialTexts()
     with contextlib.ExitStack() as stack, report_disk_errors(folder / "ids.bin"):
         files = {name: stack.enter_context((folder / f"{name}.bin").open("wb")) for name in FILES}
         for chunk in _chunks(rows):
@@ -139,11 +167,13 @@ def write_tokens(
             encoded = encode_rows(tokenizer, [row for _, row in chunk], places, loss_on=loss_on)
             per_row = per_row or len(encoded[0])
             _check_alike(encoded, places, per_row)
+            _count_special(special, chunk, names)
             _append(files, encoded, [number for number, _ in chunk], dtype)
             done += len(chunk)
             if on_progress:
                 on_progress(done, total)
-        meta = {"format": FORMAT, "dtype": dtype, "documents_per_row": max(per_row, 1), "rows": done}
+        meta: dict[str, Any] = {"format": FORMAT, "dtype": dtype, "documents_per_row": max(per_row, 1), "rows": done}
+        meta["special"] = dataclasses.asdict(special)
         (folder / META).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
 
 
@@ -162,9 +192,27 @@ def _chunks(rows: Iterable[NumberedRow]) -> Iterator[list[NumberedRow]]:
 
 def _characters(row: Mapping[str, Any]) -> int:
     """About how long a row is."""
-    parts = [part for part in row.values() if isinstance(part, list)]
-    texts = sum(len(value) for value in row.values() if isinstance(value, str))
-    return texts + sum(len(str(message.get("content", ""))) for part in parts for message in part)
+    return sum(len(text) for text in _texts(row))
+
+
+def _texts(row: Mapping[str, Any]) -> Iterator[str]:
+    for part in row.values():
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, list):
+            yield from (str(message.get("content", "")) for message in part)
+
+
+def _count_special(special: SpecialTexts, chunk: Sequence[NumberedRow], names: re.Pattern[str] | None) -> None:
+    """Count the rows in whose text one of these ``names`` stands."""
+    if names is None:
+        return
+    for number, row in chunk:
+        found = next((found for text in _texts(row) if (found := names.search(text))), None)
+        if found:
+            special.rows += 1
+            if not special.line:
+                special.token, special.line = found.group(), number
 
 
 def _check_alike(encoded: Sequence[Sequence[Document]], places: Sequence[str], per_row: int) -> None:

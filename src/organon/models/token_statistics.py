@@ -47,6 +47,7 @@ class Statistics:
     max: int
     histogram: tuple[Bin, ...]
     at_length: AtLength
+    rows_with_special_tokens: int  # whose text holds a special token's, which the model reads as that token
 
     @property
     def trained_fraction(self) -> float:
@@ -68,7 +69,8 @@ def statistics(arrays: TokenArrays, max_length: int) -> Statistics:
         p95=p95,
         max=high,
         histogram=_histogram(lengths, low, high),
-        at_length=_at_length(arrays, lengths, max_length),
+        at_length=at_length(arrays, max_length, arrays.trained_within(np.minimum(lengths, max_length))),
+        rows_with_special_tokens=arrays.special.rows,
     )
 
 
@@ -81,16 +83,17 @@ def _histogram(lengths: NDArray[Any], low: int, high: int) -> tuple[Bin, ...]:
     )
 
 
-def _at_length(arrays: TokenArrays, full: NDArray[Any], max_length: int) -> AtLength:
-    long, lengths = full > max_length, np.minimum(full, max_length)
-
-    def rows(documents: NDArray[np.bool_]) -> int:
-        return int(documents.reshape(-1, arrays.documents_per_row).any(axis=1).sum())
-
+def at_length(
+    arrays: TokenArrays, max_length: int, trained: NDArray[Any], among: NDArray[np.bool_] | None = None
+) -> AtLength:
+    """The counts for ``max_length``, which leaves ``trained`` (D,) tokens; ``among`` (D,): of these documents only."""
+    full = np.asarray(arrays.lengths)
+    among = np.ones(len(full), dtype=np.bool_) if among is None else among
+    long, lengths = (full > max_length) & among, np.minimum(full, max_length)
     return AtLength(
         max_length=max_length,
-        too_long_rows=rows(long),
-        cut_tokens=int((full - lengths).sum(dtype=np.int64)),
-        rows_with_lost_answers=rows(long & arrays.answers_beyond(lengths)),
-        rows_without_trained_tokens=rows(arrays.trained_within(lengths) == 0),
+        too_long_rows=arrays.rows_of(long),
+        cut_tokens=int((full - lengths)[long].sum(dtype=np.int64)),
+        rows_with_lost_answers=arrays.rows_of(long & arrays.answers_beyond(lengths)),
+        rows_without_trained_tokens=arrays.rows_of((trained == 0) & among),
     )

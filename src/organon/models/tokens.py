@@ -23,6 +23,7 @@ from organon.config.spec import BaseModel
 from organon.errors import DataError, StoreError
 from organon.models.chat import IGNORED, too_long, untrained
 from organon.models.token_files import FORMAT, TRAINED, NumberedRow, Progress, TokenArrays, write_tokens
+from organon.models.token_statistics import at_length
 from organon.store.files import remove_tree
 from organon.store.keys import canonical, sha256_text
 from organon.store.store import Entry, Store
@@ -47,6 +48,7 @@ class TokenSummary:
     cut_tokens: int
     rows_with_lost_answers: int  # in which one or more of the assistant's turns were cut away whole
     dropped_rows: int
+    rows_with_special_tokens: int  # of all that were read; see `SpecialTexts`
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +131,7 @@ def token_rows(
             if entry is None:
                 entry = _encode(path, dataset_hash, base, dataset, store, key, tokenizer, on_progress)
     rows = fit(TokenArrays.open(entry.path), max_length=dataset.max_length, on_too_long=dataset.on_too_long, path=path)
-    _warn(rows.summary, dataset.max_length, path)
+    _warn(rows, dataset.max_length, path)
     return rows
 
 
@@ -253,7 +255,7 @@ def fit(arrays: TokenArrays, *, max_length: int, on_too_long: str, path: Path) -
             where=str(path),
             fix="raise dataset.max_length, or set dataset.on_too_long=truncate",
         )
-    cut = keep & long
+    cut = at_length(arrays, max_length, trained, keep)
     summary = TokenSummary(
         rows_read=len(full) // per_row,
         rows=int(keep.sum()) // per_row,
@@ -261,22 +263,18 @@ def fit(arrays: TokenArrays, *, max_length: int, on_too_long: str, path: Path) -
         tokens=int(lengths[keep].sum(dtype=np.int64)),
         trained_tokens=int(trained[keep].sum(dtype=np.int64)),
         longest=int(full.max(initial=0)),
-        truncated_rows=_rows(cut, per_row),
-        cut_tokens=int((full - lengths)[cut].sum(dtype=np.int64)),
-        rows_with_lost_answers=_rows(cut & arrays.answers_beyond(lengths), per_row),
-        dropped_rows=_rows(~keep, per_row),
+        truncated_rows=cut.too_long_rows,
+        cut_tokens=cut.cut_tokens,
+        rows_with_lost_answers=cut.rows_with_lost_answers,
+        dropped_rows=arrays.rows_of(~keep),
+        rows_with_special_tokens=arrays.special.rows,
     )
     return TokenRows(arrays, np.flatnonzero(keep), lengths[keep], trained[keep], summary)
 
 
-def _rows(documents: NDArray[np.bool_], per_row: int) -> int:
-    """How many rows have one of these documents."""
-    return int(documents.reshape(-1, per_row).any(axis=1).sum())
-
-
 def _too_long(arrays: TokenArrays, long: NDArray[np.bool_], max_length: int, path: Path) -> DataError:
     first = int(np.argmax(long))
-    count, rows = _rows(long, arrays.documents_per_row), len(long) // arrays.documents_per_row
+    count, rows = arrays.rows_of(long), len(long) // arrays.documents_per_row
     others = f"; {count:,} of {rows:,} rows are too long" if count > 1 else ""
     where = f"{path}:{arrays.lines[first]}"
     return too_long(int(arrays.lengths[first]), max_length, int(arrays.lengths.max()), where, others=others)
@@ -286,15 +284,26 @@ def _check_trained(arrays: TokenArrays, bad: NDArray[np.bool_], path: Path) -> N
     if not bad.any():
         return
     first, needed = int(np.argmax(bad)), arrays.needed()[bad]
-    count, rows = _rows(bad, arrays.documents_per_row), len(bad) // arrays.documents_per_row
+    count, rows = arrays.rows_of(bad), len(bad) // arrays.documents_per_row
     others = f"; so in {count:,} of {rows:,} rows" if count > 1 else ""
     where = f"{path}:{arrays.lines[first]}"
     long_enough = int(needed.max()) if needed.all() else None
     raise untrained(int(arrays.lengths[first]), long_enough, where, others=others)
 
 
-def _warn(summary: TokenSummary, max_length: int, path: Path) -> None:
-    """Say what was left out, if anything was."""
+def _warn(rows: TokenRows, max_length: int, path: Path) -> None:
+    """Say what was left out, if anything was, and what is not read as text."""
+    summary, special = rows.summary, rows.arrays.special
+    if special.rows:
+        logger.warning(
+            "the text of {} of {} rows holds a special token of the tokenizer, which the model reads as that token: "
+            "it may end a turn or forge one; the first is {!r} in {}:{}",
+            special.rows,
+            summary.rows_read,
+            special.token,
+            path,
+            special.line,
+        )
     if summary.dropped_rows:
         logger.warning("{} of {} rows are too long and left out ({})", summary.dropped_rows, summary.rows_read, path)
     if summary.truncated_rows:

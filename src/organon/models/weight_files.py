@@ -44,6 +44,19 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
         raise _refused(file, f"not a sound safetensors file: {' '.join(str(error).split())}", code) from error
 
 
+def files_of(folder: Path) -> list[Path]:
+    """The safetensors files that a model's folder is loaded from: those its index names, or all but adapters."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        named = _json(index, index.read_bytes()).get("weight_map")
+        if isinstance(named, dict):
+            return [folder / str(name) for name in sorted(set(named.values()))]
+    whole = folder / "model.safetensors"
+    if whole.is_file():
+        return [whole]
+    return sorted(file for file in folder.glob("*.safetensors") if not file.name.startswith("adapter_"))
+
+
 def check_finite(file: Path) -> None:
     """Read every value once. Raises UserError: CKPT-070, with the first tensor that holds NaN or infinite values."""
     import torch

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import errno
 import filecmp
+import glob
 import os
 import shutil
+import socket
 from pathlib import Path
 
 from organon.backends.base import Backend
@@ -34,22 +36,28 @@ def checkpoint_place(pattern: str | None, name: str) -> Path | None:
     return None if pattern is None else expand(pattern.replace("{name}", name), "checkpoint_dir")
 
 
-def check_place(place: Path, run_folder: Path) -> None:
-    """Refuse a ``place`` that holds other files than the training in ``run_folder``, which need not be there yet.
+def check_place(place: Path, run_folder: Path, *, copied_before: bool = False) -> bool:
+    """Whether ``place`` holds the files of the training in ``run_folder``, which need not be there yet: all or none.
+
+    ``copied_before``: this training's files were put there once. Where they have left ``run_folder`` since (a
+    pruned store), they can be compared again only after the training.
 
     Raises:
-        ConfigError: CFG-058.
+        ConfigError: CFG-058, it holds others.
     """
     if not place.is_dir():
         if not os.path.lexists(place):
-            return
+            return False
         raise _taken(place, "is no folder")
     there, ours = _files(place), _weights(run_folder)
+    if copied_before and not run_folder.exists():
+        return False
     other = [n for n in there if n not in ours or not filecmp.cmp(there[n], ours[n], shallow=False)]
     if other:
         raise _taken(place, f"holds files that are not of this training, such as {other[0]}")
     if there and len(there) < len(ours):
         raise _taken(place, f"holds a part of this training's files; {min(ours.keys() - there.keys())} is missing")
+    return bool(there)
 
 
 def copy_checkpoints(run_folder: Path, place: Path) -> None:
@@ -59,8 +67,11 @@ def copy_checkpoints(run_folder: Path, place: Path) -> None:
         ConfigError: CFG-058, ``place`` holds other files by now.
         StoreError: the disk does not take them.
     """
+    _remove_leftovers(place)
+    if check_place(place, run_folder):
+        return
     weights = _weights(run_folder)
-    unfinished = place.with_name(f".{place.name}.{os.getpid()}.new")
+    unfinished = place.with_name(f"{_unfinished(place)}{os.getpid()}.new")
     with report_disk_errors(place, sum(file.stat().st_size for file in weights.values())):
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -74,6 +85,30 @@ def copy_checkpoints(run_folder: Path, place: Path) -> None:
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     check_place(place, run_folder)
+
+
+def _unfinished(place: Path) -> str:
+    """How the names of unfinished copies begin; the process's number follows, which means nothing on other machines."""
+    return f".{place.name}.{socket.gethostname()}."
+
+
+def _remove_leftovers(place: Path) -> None:
+    """Remove the unfinished copies of processes that were killed."""
+    head = _unfinished(place)
+    for folder in place.parent.glob(f"{glob.escape(head)}*.new"):
+        number = folder.name.removeprefix(head).removesuffix(".new")
+        if number.isdecimal() and not _is_alive(int(number)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _rename(unfinished: Path, place: Path) -> None:

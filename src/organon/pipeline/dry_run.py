@@ -91,7 +91,7 @@ def _planned(prepared: Prepared, on_event: OnEvent) -> DryRun:
     )  # fmt: skip
     if not isinstance(prepared.backend.backend, LightningBackend):
         return known  # what a hosted service counts, and on what, is its own
-    ensure_available(spec.base)
+    ensure_available(spec.base, needs_template=spec.dataset.format != "text")
     on_event("plan", label="planning", phase="tokenising")
     train, validation = (_tokens(spec, prepared.store, on_event, part) for part in ("train", "validation"))
     assert train is not None

@@ -10,13 +10,17 @@ resolve the same config to the same key, wait for its rank 0, start their ranks,
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from organon.backends.lightning.backend import LightningBackend, start_node
-from organon.backends.lightning.launch import ignore_signals, met
+from organon.backends.lightning.launch import Place, met
+from organon.backends.lightning.stop import REQUESTS
 from organon.backends.lightning.workdir import Workdir
 from organon.config.schema import RunConfig, TrainerConfig
 from organon.errors import ConfigError, TrainingError
@@ -65,6 +69,7 @@ def take_part(config: RunConfig, *, on_event: OnEvent = ignore, wait_seconds: fl
     Raises:
         UserError: as ``organon.pipeline.train.prepare``.
         TrainingError: node 0 does not train, or the training failed.
+        KeyboardInterrupt: a second Ctrl-C. Rank 0 heeds the first, with a checkpoint, and ends all others.
     """
     node = node_of(config.trainer)
     if node == 0:
@@ -73,32 +78,63 @@ def take_part(config: RunConfig, *, on_event: OnEvent = ignore, wait_seconds: fl
     if not isinstance(prepared.backend.backend, LightningBackend):
         return True  # nothing of the training is on these nodes
     on_event("note", text=f"node {node} of {config.trainer.num_nodes}: waiting for node 0 ({prepared.key[:12]})")
-    code: int | None = None  # of the leader of this node's ranks
-    patience = wait_seconds
-    while code != 0:
-        if not _rank_0_comes(prepared, patience):
-            if code is not None:
-                raise TrainingError(_failed(prepared, node), where="training")
-            raise _alone(prepared, node, wait_seconds)
+    joined: Place | None = None
+    while True:
+        rank_0 = _rank_0(prepared, wait_seconds if joined is None else AGAIN_SECONDS, joined)
         if _published(prepared):
             on_event("note", text=f"node {node}: the training is in the store; nothing to do")
             return True
-        ensure_available(prepared.spec.base)
-        on_event("note", text=f"node {node}: {config.trainer.devices} ranks take part")
-        process = start_node(prepared.spec, _workdir(prepared), node)
-        ignore_signals()  # rank 0 decides; the leader ends with it
-        code, patience = process.wait(), AGAIN_SECONDS
-    return True
-
-
-def _rank_0_comes(prepared: Prepared, seconds: float) -> bool:
-    """Whether rank 0 listens, or the result is published, within ``seconds``."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if met(Workdir(_workdir(prepared))) is not None or _published(prepared):
+        if rank_0 is None:
+            if joined is not None:
+                raise TrainingError(_failed(prepared, node), where="training")
+            raise _alone(prepared, node, wait_seconds)
+        ensure_available(prepared.spec.base, needs_template=prepared.spec.dataset.format != "text")
+        on_event("note", text=f"node {node}: {config.trainer.devices} ranks take part, and stop when rank 0 does")
+        joined = rank_0
+        if _lead(start_node(prepared.spec, _workdir(prepared), node, rank_0.meeting)) == 0:
             return True
+
+
+def _rank_0(prepared: Prepared, seconds: float, joined: Place | None) -> Place | None:
+    """Where rank 0 listens, if it does within ``seconds``, or until the result is published.
+
+    Not the one that was ``joined`` before: one whose ranks have failed still listens while it is dying.
+    """
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not _published(prepared):
+        found = met(Workdir(_workdir(prepared)))
+        if found is not None and (joined is None or found.meeting != joined.meeting):
+            return found
         time.sleep(LOOK_EVERY_SECONDS)
-    return False
+    return None
+
+
+def _lead(leader: subprocess.Popen[bytes]) -> int:
+    """Wait for the leader's end; its exit code. After a signal and a failure, this process ends of the signal."""
+    with _left_to_rank_0(leader) as received:
+        code = leader.wait()
+    if received and code:
+        signal.raise_signal(received[0])
+    return code
+
+
+@contextlib.contextmanager
+def _left_to_rank_0(leader: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Note the signals that ask to stop, which all nodes get; a second one kills the leader, and its ranks with it."""
+    received: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        # As in `stop`: SLURM's SIGTERM follows its warning signal, and is no second one then.
+        if received and (number == signal.SIGINT or number in received) and number not in REQUESTS:
+            leader.kill()
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT, *REQUESTS)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _published(prepared: Prepared) -> bool:

@@ -123,15 +123,23 @@ def open_base(config: Any, store: Store, backend: Backend) -> BaseModel:
     if not backend.local:
         name = config.model.id or config.model.name
         return BaseModel(name=name, digest=f"hosted:{name}", hub_id=name)
-    return local_base(config, store, max_length=config.dataset.max_length)
+    dataset = config.dataset
+    return local_base(config, store, max_length=dataset.max_length, needs_template=dataset.format != "text")
 
 
-def local_base(config: Any, store: Store, max_length: int | None = None) -> BaseModel:
+def local_base(config: Any, store: Store, max_length: int | None = None, *, needs_template: bool = True) -> BaseModel:
     """The base model of a config, found on this machine or the hub, quantised as its adapter says."""
     model = config.model
     if model.path:
         model = dataclasses.replace(model, path=str(expand(model.path, "model.path")))
-    return resolve_base(model, config.adapter, offline=config.offline, memo=store, max_length=max_length)
+    return resolve_base(
+        model,
+        config.adapter,
+        offline=config.offline,
+        memo=store,
+        max_length=max_length,
+        needs_template=needs_template,
+    )
 
 
 def load_rows(dataset: DatasetConfig) -> tuple[list[Row], list[Row]]:

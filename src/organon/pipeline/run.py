@@ -21,6 +21,7 @@ from organon.errors import ConfigError, OrganonError, StoreError
 from organon.evals.results import EvalResults
 from organon.evals.suite import TaskRef, resolve_suite, task_key
 from organon.evals.target import EvalModel
+from organon.models.folder import check_template
 from organon.pipeline.evaluate import evaluate_models
 from organon.pipeline.events import OnEvent, ignore
 from organon.pipeline.resolve import output_dir
@@ -89,6 +90,8 @@ def make_plan(config: RunConfig, experiment: str | None = None) -> Plan:
             fix="eval=none, or keep the best ones with callbacks.best_metric=val/loss",
         )
     prepared = prepare(config)
+    if tasks and config.dataset.format == "text":
+        check_template(prepared.spec.base)  # to train on raw text needs none, to ask questions does
     if tasks and prepared.backend.name == FakeBackend.name:
         raise ConfigError(
             "backend=fake makes no model that could be evaluated", where="eval", fix="eval=none, or debug=fake"

@@ -19,6 +19,8 @@ from organon.pipeline.resolve import open_backend, open_store, resolve
 from organon.report.names import run_name
 from organon.store.store import Store
 
+COPIED = "checkpoint_dir"  # of a folder, the key of the training whose files were copied there
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -67,8 +69,8 @@ async def train_prepared(prepared: Prepared, *, on_event: OnEvent = ignore) -> T
     """Submit the spec and follow the job; an interrupt cancels it after a checkpoint."""
     folder = prepared.store.place("runs", prepared.key)
     copies = checkpoint_place(prepared.checkpoint_dir, prepared.spec.name)
-    if copies:
-        check_place(copies, folder)
+    copied_before = copies is not None and prepared.store.memo(COPIED, str(copies.absolute())) == prepared.key
+    all_there = copies is not None and check_place(copies, folder, copied_before=copied_before)
     run = await prepared.backend.submit_run(prepared.spec)
     if run.cached and prepared.spec.logger.wandb and not (folder / "logs" / "wandb").exists():
         on_event("note", text="note: this training is from the store and was made without wandb; nothing is sent now")
@@ -90,7 +92,9 @@ async def train_prepared(prepared: Prepared, *, on_event: OnEvent = ignore) -> T
         await run.cancel()
         raise
     if copies:
-        await asyncio.to_thread(copy_checkpoints, folder, copies)
+        if not all_there:
+            await asyncio.to_thread(copy_checkpoints, folder, copies)
+            prepared.store.set_memo(COPIED, str(copies.absolute()), prepared.key)
         on_event("note", text=f"checkpoints in {copies}")
     counts = dataset_counts(folder)
     if not told:

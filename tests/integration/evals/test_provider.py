@@ -53,6 +53,38 @@ async def test_a_batch_gives_the_text_that_plain_generate_gives_for_each_prompt(
     assert len({len(s) for s in served}) > 1, "rows end at different times"
 
 
+async def test_an_answer_ends_where_the_chat_template_ends_it(tiny_base, prompts, monkeypatch):
+    """A template from another model: its end is none of the model's own end tokens, and was trained on all the same."""
+    plain = dataclasses.replace(tiny_base, digest="no end tokens of its own")
+    loaded = await generation.loaded_base(plain)
+    template, loaded.model.generation_config.eos_token_id = loaded.tokenizer.chat_template, None
+    without_end = template.replace("<|end|>", " ")
+
+    async def served(chat_template):
+        loaded.tokenizer.chat_template = chat_template
+        loaded.__dict__.pop("end", None)
+        asked = [loaded.tokenizer(p, add_special_tokens=False)["input_ids"] for p in prompts]
+        sampling = generation.Sampling()
+        return [loaded.generate([generation.Prompt(tuple(ids), 16, sampling)])[0] for ids in asked]
+
+    whole = await served(without_end)
+    assert loaded.end.tokens == frozenset()
+    assert not any(answer.ended for answer in whole)
+    # A token that these answers hold, as the end of a turn; and the same as a text.
+    text = whole[0].text
+    letter = next(c for c in text[2:] if c.isascii() and c.isalnum())
+    loaded.tokenizer.add_special_tokens({"additional_special_tokens": [letter]})
+    ended = await served(template.replace("<|end|>", letter))
+    assert ended[0].ended
+    assert ended[0].text == text[: text.index(letter)]
+    assert ended[0].tokens < 16
+    part = whole[1].text[3:6]
+    ended = await served(template.replace("<|end|>", part))
+    assert loaded.end.text == part.strip()
+    assert ended[1].ended
+    assert ended[1].text == whole[1].text[: whole[1].text.index(part.strip())]
+
+
 async def test_all_waiting_requests_share_batches_of_the_given_size(tiny_base, prompts, monkeypatch):
     sizes = []
     real = generation.LoadedBase._batch

@@ -20,6 +20,7 @@ from tests.integration.main_job.process import clean_environment
 from tests.integration.training.conftest import Lab
 
 from organon.cli.main import main
+from organon.store.store import Store
 
 ADAPTER = ["adapter_config.json", "adapter_model.safetensors"]
 BASICS = ("model=tiny", "dataset=messages", "dataset.source=rows.jsonl", "logger=none", "trainer=cpu",
@@ -118,6 +119,10 @@ def test_from_the_store_and_twice_and_not_over_other_files(
     (tmp_path / "other" / "thesis.tex").unlink()
     assert train("checkpoint_dir=other") == 0
     assert listing(tmp_path / "other") == {f"epoch_{n}": ADAPTER for n in range(3)}
+    [run] = (tmp_path / "outputs" / "store" / "runs").iterdir()
+    Store.open("outputs/store").discard("runs", run.name)
+    assert train("checkpoint_dir=other") == 0  # trained again: they are its own files
+    assert train("checkpoint_dir=other", "seed=1") == 2
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,18 @@ def test_rows_longer_than_max_length_are_the_users_to_mend(tmp_path: Path) -> No
     assert "starts it again" not in last
 
 
+def test_questions_to_a_model_without_a_chat_template_are_refused_before_raw_text_is_trained(tmp_path: Path) -> None:
+    shutil.copytree(TINY, tmp_path / "base", ignore=shutil.ignore_patterns("chat_template.jinja"))
+    (tmp_path / "t.jsonl").write_text('{"text": "once upon a time"}\n' * 4)
+    text = ("dataset=text", "dataset.source=t.jsonl", "dataset.validation_fraction=0", "model.path=base", "logger=none")
+    asked = call(tmp_path, "run", *text, "eval=capitalization")
+    assert asked.returncode == 2, asked.stderr
+    assert "no chat template" in asked.stderr
+    assert not list((tmp_path / "outputs").rglob("metrics.jsonl"))
+    done = call(tmp_path, "run", *text, "eval=none", "trainer.epochs=1", "--dry-run")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("verb", ["run", "evaluate"])
 def test_hub_model_without_network_says_what_would_help(tmp_path: Path, verb: str) -> None:
     place = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}

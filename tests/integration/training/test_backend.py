@@ -21,6 +21,7 @@ import pytest
 
 from organon.backends.base import Backend, JobState, JobStatus
 from organon.backends.lightning.backend import LightningBackend, child_environment
+from organon.backends.lightning.training import training_identity
 from organon.backends.lightning.workdir import Workdir
 from organon.errors import ConfigError, TrainingError
 
@@ -277,6 +278,15 @@ def test_complete_adds_what_changes_float_sums(lab: Any) -> None:
     assert set(identity["callbacks"]) >= {"epochs_to_save", "early_stopping_patience"}
     assert "log_every_n_steps" not in identity["callbacks"]
     assert str(lab.model_folder) not in str(identity)
+
+
+def test_what_decides_the_key_decides_whose_checkpoints_these_are(lab: Any) -> None:
+    """Else a killed full training, asked for again with another rank, has the same key and is refused its own."""
+    full, again = (lab.spec(kind="full", quantization="none", rank=rank, alpha=rank) for rank in (4, 16))
+    assert LightningBackend().identity(full) == LightningBackend().identity(again)
+    assert training_identity(full, full.compute) == training_identity(again, again.compute)
+    lora = [training_identity(lab.spec(rank=rank), {}) for rank in (4, 16)]
+    assert lora[0] != lora[1]
 
 
 def test_a_worker_gets_no_secret_of_another_service() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -10,12 +11,20 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from lightning.pytorch import Trainer
 from tests.integration.training.conftest import run_worker
 
+from organon.backends.lightning.fit import fit
+from organon.backends.lightning.module import CompletionModule, Diverged
+from organon.backends.lightning.stop import Stopped, StopRequest
+from organon.config.schema import CallbacksConfig, OptimConfig
 from organon.config.spec import TrainSpec, to_dict
+from organon.errors import TrainingError
 from organon.pipeline.resolve import _own_code as own_code
 
 POISON = """
@@ -27,6 +36,10 @@ class Poison(Callback):
         if batch.step == 5:
             next(iter(pl_module.trainable().values())).data.fill_(torch.inf)
 """
+
+# Finite, and far off: all of the adapter at once, whose product is added to the tied embeddings' input.
+STRONG = """for parameter in pl_module.trainable().values():
+                parameter.data.fill_(1e3)"""
 
 
 # -- no numbers --------------------------------------------------------------------------------------
@@ -48,12 +61,113 @@ def test_a_loss_that_is_no_number_ends_it_with_rows_and_checkpoint(
     error = found["error"]
     assert "train/loss is nan at step 5: the training has diverged" in error
     assert f"lines {', '.join(map(str, sorted(rows_of_step(lab, spec, 5))))} of {spec.dataset_path}" in error
-    assert "the last good checkpoint is of step 4: " in error
+    assert "the last checkpoint is of step 4: " in error
     assert lab.final_state(work) in error
     assert "a lower optim.learning_rate" in found["fix"]
     assert [row["step"] for row in lab.metrics(work)] == [1, 2, 3, 4]
     assert [p.name for p in work.glob("epoch_*")] == ["epoch_0"]
     assert "Traceback" not in (work / "logs.txt").read_text()
+
+
+def poisoned(spec: TrainSpec, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, source: str) -> TrainSpec:
+    """With the callback ``Poison`` of a module of its own."""
+    (folder / f"{name}.py").write_text(source)
+    monkeypatch.syspath_prepend(str(folder))
+    target = f"{name}.Poison"
+    callbacks, digests = own_code(dataclasses.replace(spec.callbacks, extra=[{"_target_": target}]))
+    return dataclasses.replace(spec, callbacks=callbacks, code_digests=digests, allow_targets=[target])
+
+
+def test_a_validation_loss_that_is_no_number_ends_it(
+    lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the last step no other loss would tell, and the folder would count as trained."""
+    source = POISON.replace("start(self, trainer, pl_module,", "end(self, trainer, pl_module, outputs,")
+    spec = poisoned(lab.spec(epochs=2), tmp_path, monkeypatch, "poison_at_the_end", source.replace("== 5", "== 6"))
+    assert lab.run(spec, tmp_path / "work") == 1
+    error = lab.status(tmp_path / "work")["error"]
+    assert "val/loss is nan at step 6: the training has diverged" in error
+    assert f"lines {', '.join(map(str, sorted(rows_of_step(lab, spec, 6))))} of" in error
+    assert [p.name for p in (tmp_path / "work").glob("epoch_*")] == ["epoch_0"]
+
+
+def test_an_exploding_loss_ends_it(lab: Any, tmp_path: Path) -> None:
+    """A number all the time: every weight is trained, at a rate of 1 and without clipping."""
+    spec = lab.spec(kind="full", learning_rate=1.0, gradient_clip=0.0, warmup_steps=0, quantization="none")
+    assert lab.run(spec, tmp_path) == 1
+    found = lab.status(tmp_path)
+    first = lab.metrics(tmp_path)[0]["train/loss"]
+    assert f"at step {found['step'] + 1}, and was {first:g} at first: the training has diverged" in found["error"]
+    assert "a lower optim.learning_rate" in found["fix"]
+
+
+def test_a_resumed_training_measures_by_the_first_step_of_all(
+    lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """K3: the first step after the interrupt is the one that explodes."""
+    source = POISON.replace("next(iter(pl_module.trainable().values())).data.fill_(torch.inf)", STRONG)
+    spec = poisoned(lab.spec(epochs=2), tmp_path, monkeypatch, "poison_after_a_kill", source)
+    work = tmp_path / "work"
+    assert lab.run(spec, work, kill_at="micro:5:0") == -9
+    assert lab.run(spec, work) == 1
+    assert lab.status(work)["resumed_from_step"] == 4
+    assert "and was " in lab.status(work)["error"]
+
+
+@pytest.mark.parametrize(
+    ("losses", "exploded"),
+    [
+        ((11.9, 12.5, 30.0, 3.0), False),  # knows nothing at first: as many nats as a guess among 150,000 tokens
+        ((0.002, 0.9, 9.0), False),  # learnt by heart, then a row that is new
+        ((1.5, 11.4), False),
+        ((40.0, 390.0), False),  # a broken start is its own measure
+        ((1.76, 54.6), True),
+        ((0.002, 10.1), True),
+        ((-3.0, 6.9), False),  # a recipe's loss may be below zero
+        ((-3.0, 7.1), True),
+    ],
+)
+def test_what_counts_as_exploding(losses: tuple[float, ...], exploded: bool) -> None:
+    module = CompletionModule(torch.nn.Linear(2, 2), OptimConfig(), total_steps=9, seed=0)
+
+    def steps() -> None:
+        for step, loss in enumerate(losses, start=1):
+            module.metrics = {"train/loss": loss, "grad_norm": 1.0, "learning_rate": 1e-3}
+            module._check_loss(step)
+
+    if not exploded:
+        return steps()
+    with pytest.raises(Diverged, match=f"train/loss is {losses[-1]:g} at step {len(losses)}, and was {losses[0]:g} at"):
+        steps()
+
+
+# -- the mirror --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "code"),
+    [(None, None, 0), (Stopped(), Stopped, 143), (TrainingError("no"), TrainingError, 1), (KeyError(), KeyError, 1)],
+)
+def test_the_mirror_learns_how_it_ended(error: Any, raised: Any, code: int) -> None:
+    """A failed training must not look finished in wandb."""
+
+    def finish_pending() -> None:
+        if error is not None:
+            raise error
+
+    heard: list[int] = []
+    steps: Any = SimpleNamespace(
+        module=SimpleNamespace(),
+        done=True,
+        finish_pending=finish_pending,
+        save=lambda: None,
+        config=CallbacksConfig(),
+        mirror=SimpleNamespace(finish=heard.append),
+    )
+    spec: Any = SimpleNamespace(trainer=SimpleNamespace(oom_retries=0))
+    with pytest.raises(raised) if raised else contextlib.nullcontext():
+        fit(spec, steps, Trainer(logger=False, enable_checkpointing=False, accelerator="cpu"), StopRequest())
+    assert heard == [code]
 
 
 def rows_of_step(lab: Any, spec: TrainSpec, step: int) -> list[int]:

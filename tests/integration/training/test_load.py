@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from organon.config.schema import AdapterConfig, ModelConfig
 from organon.config.spec import BaseModel
-from organon.errors import ConfigError
+from organon.errors import ConfigError, UserError
+from organon.models import load
 from organon.models.adapters import attach_adapter, new_adapter, save_adapter
 from organon.models.folder import EMBEDDED_FOLDER, public_name, resolve_base
 from organon.models.load import load_base, load_tokenizer, named_dtype
@@ -104,6 +107,31 @@ def test_a_model_that_transformers_cannot_load(lab: Any, tmp_path: Path) -> None
     with pytest.raises(ConfigError, match="transformers cannot load it") as caught:
         load_base(base, device="cpu")
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_a_base_with_nan_is_refused_before_it_is_quantised(lab: Any, tmp_path: Path, quantization: str) -> None:
+    """Case 70: quantised, the NaN would be an ordinary number."""
+    shutil.copytree(lab.model_folder, tmp_path / "bad")
+    file = tmp_path / "bad" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 5] = torch.nan
+    save_file(tensors, file, {"format": "pt"})
+    adapter = AdapterConfig(quantization=quantization)
+    base = resolve_base(ModelConfig(name="x", path=str(tmp_path / "bad")), adapter)
+    assert base.quantization == quantization
+    with pytest.raises(UserError, match=r"up_proj\.weight: 1 of \d+ values are NaN") as caught:
+        load_base(base, device="cpu")
+    assert caught.value.code == "CKPT-070"
+
+
+def test_a_good_base_is_read_through_once(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(load, "check_finite", read.append)
+    monkeypatch.setattr(load, "_finite", set())
+    for _ in range(2):
+        load_base(base_of(lab), device="cpu")
+    assert [file.name for file in read] == ["model.safetensors"]
 
 
 def test_adapter_config_is_the_same_under_any_hash_seed(lab: Any, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from organon.backends.lightning.module import is_out_of_memory
+from organon.backends.lightning.training import _memory_errors
+from organon.errors import TrainingError
 
 # One micro-batch of 8 rows a step, no dropout: the split then only changes the order of float sums.
 WHOLE: dict[str, Any] = {"micro_batch_size": 8}
@@ -74,12 +76,42 @@ def test_a_resumed_training_keeps_the_smaller_parts(lab: Any, tmp_path: Path, ki
     assert lab.adapter(after) == lab.adapter(before)
 
 
-def test_out_of_memory_where_parts_are_no_help_is_told(lab: Any, tmp_path: Path) -> None:
-    """As in the validation: not a traceback of torch's."""
-    assert lab.run(lab.spec(**WHOLE), tmp_path, **{NO_MEMORY: "validation:1"}) == 1
+def test_a_halving_before_the_first_checkpoint_is_kept_too(lab: Any, tmp_path: Path) -> None:
+    """K3: dropout sees the parts, so the second process must begin with them."""
+    spec = lab.spec(**WHOLE, dropout=0.2)
+    before, after = tmp_path / "before", tmp_path / "after"
+    assert lab.run(spec, before, **{NO_MEMORY: "micro:1:0"}) == 0
+    assert lab.run(spec, after, kill_at="micro:1:1", **{NO_MEMORY: "micro:1:0"}) == -9
+    assert int(lab.final_state(after)[:8]) == 0
+    assert lab.run(spec, after) == 0
+    assert lab.status(after)["oom_halvings"] == 1
+    assert lab.final_state(after) == lab.final_state(before)
+    assert lab.metrics(after, times=False) == lab.metrics(before, times=False)
+
+
+def test_a_validation_that_does_not_fit_is_done_in_smaller_parts(lab: Any, plain: Path, tmp_path: Path) -> None:
+    assert lab.run(lab.spec(**WHOLE), tmp_path, **{NO_MEMORY: "validation:1"}) == 0
+    assert lab.status(tmp_path)["oom_halvings"] == 1
+    losses = [[row["val/loss"] for row in lab.metrics(place) if "val/loss" in row] for place in (tmp_path, plain)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_validation_out_of_memory_is_told(lab: Any, tmp_path: Path) -> None:
+    """Not by a traceback of torch's."""
+    assert lab.run(lab.spec(**WHOLE, oom_retries=0), tmp_path, **{NO_MEMORY: "validation:1"}) == 1
     found = lab.status(tmp_path)
-    assert "out of memory: injected at validation:1" in found["error"]
-    assert "trainer.micro_batch_size=4" in found["fix"]
+    assert "out of memory at step 3, with 8 rows in a forward pass, after 0 halvings" in found["error"]
+    assert "Traceback" not in (tmp_path / "logs.txt").read_text()
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_out_of_memory_where_parts_are_no_help_is_told(lab: Any, strategy: str) -> None:
+    """With sharded weights the others wait in the middle of a forward pass."""
+    with pytest.raises(TrainingError) as caught, _memory_errors(lab.spec(**WHOLE, strategy=strategy)):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+    assert "out of memory: CUDA out of memory" in caught.value.cause
+    assert ("trainer.strategy=fsdp a step is not tried again" in caught.value.cause) == (strategy == "fsdp")
+    assert "trainer.micro_batch_size=4" in caught.value.fix
 
 
 def test_what_counts_as_out_of_memory() -> None:

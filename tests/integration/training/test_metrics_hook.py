@@ -54,6 +54,11 @@ def forward(moment):
     answer = moment.model.generate(batch.input_ids[:1, :4], max_new_tokens=3, min_new_tokens=3, do_sample=False)
     return {"val/by_hand": total / count, "answer_length": answer.shape[1]}
 
+def late(moment):
+    if moment.step == 2:
+        raise KeyError("not yet")
+    return {"val/mine": 1.0}
+
 def rising(moment):
     return {"val/mine": moment.step}
 
@@ -191,6 +196,14 @@ def test_the_best_model_by_a_metric_of_ones_own(lab: Any, file: Path, tmp_path: 
     spec = with_code(lab.spec(**HARD), metrics=f"{file}:curious", best_metric="mein")
     assert lab.run(spec, tmp_path / "misspelt") == 1  # known only once the function has answered
     assert "'mein' is not measured. Did you mean 'mine'?" in lab.status(tmp_path / "misspelt")["error"]
+
+
+def test_one_failure_hides_no_misspelt_metric(lab: Any, file: Path, tmp_path: Path) -> None:
+    """What the function returned the next time is looked at."""
+    spec = with_code(lab.spec(**HARD), metrics=f"{file}:late", best_metric="val/mein")
+    assert lab.run(spec, tmp_path) == 1
+    assert lab.status(tmp_path)["step"] == 2
+    assert "'val/mein' is not measured. Did you mean 'val/mine'?" in lab.status(tmp_path)["error"]
 
 
 def test_on_two_ranks_one_asks_and_all_decide_the_same(lab: Any, file: Path, tmp_path: Path) -> None:

@@ -316,19 +316,74 @@ async def test_ctrl_c_does_not_cut_publishing_in_two(
 # -- crashes and locks ----------------------------------------------------------------------------
 
 
-async def test_a_submission_that_died_is_started_by_the_next(store: Store, spec: TrainSpec) -> None:
-    class Dies(FakeBackend):
-        async def submit(self, spec: TrainSpec, key: str, workdir: Path) -> str:
-            raise ConnectionError("no route")
+class Refusing(FakeBackend):
+    """Takes ``accepted`` jobs, and no more."""
 
-    cached = CachedBackend(Dies(), store)
+    def __init__(self, *, accepted: int = 0, **options: Any) -> None:
+        super().__init__(**options)
+        self.accepted = accepted
+
+    async def submit(self, spec: TrainSpec, key: str, workdir: Path) -> str:
+        self.accepted -= 1
+        if self.accepted < 0:
+            raise ConnectionError("no route")
+        return await super().submit(spec, key, workdir)
+
+
+async def test_a_submission_that_fails_is_a_failed_job_for_all(store: Store, spec: TrainSpec) -> None:
+    """Who follows the key would wait for ever otherwise; the next command starts it."""
+    cached = CachedBackend(Refusing(), store)
     with pytest.raises(ConnectionError):
         await cached.submit_run(spec)
     key = cached.key(spec)
-    assert staged(store, key, "submission.json")["job_id"] is None
-    assert (await cached.poll(key)).state is JobState.PENDING
-    assert store.holder("runs", key) is None
+    status = await CachedBackend(FakeBackend(), store).poll(key)
+    assert (status.state, status.error) == (JobState.FAILED, "ConnectionError: no route")
+    assert staged(store, key, "training_run.json")["status"] == "failed"
+    assert ["no route" in row.error for row in store.failures("runs", key)] == [True]
     assert await (await CachedBackend(FakeBackend(), store).submit_run(spec)).wait() == "fake-model-1"
+
+
+async def test_a_retry_that_cannot_be_submitted_ends_the_wait_of_all(tmp_path: Path, spec: TrainSpec) -> None:
+    clock = Clock()
+    store = Store(tmp_path / "store", clock=clock)
+    backend = Refusing(accepted=1, fail_with="node lost")
+    run = await CachedBackend(backend, store, max_retries=1, retry_seconds=10).submit_run(spec)
+    other = CachedBackend(FakeBackend(), store)
+    assert (await other.poll(run.handle)).vendor_status == "retrying"
+    clock.now += 11
+    with pytest.raises(ConnectionError):
+        await run.refresh()
+    assert (await other.poll(run.handle)).state is JobState.FAILED
+
+
+def dead_at_the_submission(store: Store, spec: TrainSpec) -> str:
+    """What a process leaves that was killed while its backend was about to answer; the key."""
+    cached = CachedBackend(FakeBackend(), store)
+    key = cached.key(spec)
+    folder = store.staging("runs", key)
+    (folder / "spec.json").write_text(json.dumps(dataclasses.asdict(spec)))
+    Job.for_spec(spec, key, "fake", 0).write(folder)
+    return key
+
+
+async def test_a_dead_submitters_job_is_started_by_who_follows_it(store: Store, spec: TrainSpec) -> None:
+    key = dead_at_the_submission(store, spec)
+    backend = FakeBackend()
+    submits = count_submits(backend)
+    cached = CachedBackend(backend, store)
+    with store.lock("runs", key):  # it lives, and is at it
+        assert (await cached.poll(key)).state is JobState.PENDING
+        assert not submits
+    runs = [TrainingRun("", backend=cached, handle=key) for _ in range(3)]
+    assert set(await asyncio.gather(*(run.wait(poll_seconds=0.01) for run in runs))) == {"fake-model-1"}
+    assert len(submits) == 1
+
+
+async def test_cancelling_a_dead_submitters_job(store: Store, spec: TrainSpec) -> None:
+    key = dead_at_the_submission(store, spec)
+    cached = CachedBackend(FakeBackend(), store)
+    await cached.cancel(key)
+    assert (await cached.poll(key)).state is JobState.CANCELLED
 
 
 async def test_a_job_its_backend_has_forgotten_is_started_again(store: Store, spec: TrainSpec) -> None:

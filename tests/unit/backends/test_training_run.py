@@ -281,3 +281,24 @@ async def test_a_subclass_works_through_submit_and_load(tmp_path: Path, store: S
 def test_repr_tells_job_and_status() -> None:
     run, _ = run_on(RUNNING)
     assert repr(run) == "TrainingRun(job_id='ftjob-1', model_id=None, status='pending')"
+
+
+async def test_the_workers_own_advice_counts_and_is_told_once() -> None:
+    """CKPT-072: the same command would fail again."""
+    told = TrainingError("it is of another training", code="CKPT-072", where="checkpoints/00000004", fix="remove it")
+    run, _ = run_on(JobStatus(JobState.FAILED, "failed", error=str(told)))
+    with pytest.raises(TrainingError, match="it is of another training") as caught:
+        await run.wait()
+    text = str(caught.value)
+    assert text.count("fix: ") == 1
+    assert text.endswith("fix: remove it")
+    assert "error[CKPT-072] checkpoints/00000004: it is" in text
+
+
+@pytest.mark.parametrize("error", ["node lost", None, "worker died\nIts log ends:\nfix: a\nwords"])
+async def test_without_advice_the_same_command_is_it(error: str | None) -> None:
+    run, _ = run_on(JobStatus(JobState.FAILED, "failed", error=error))
+    with pytest.raises(TrainingError) as caught:
+        await run.wait()
+    assert caught.value.fix.startswith("the same command starts it again")
+    assert (error or "ended failed") in caught.value.cause

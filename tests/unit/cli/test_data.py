@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -141,6 +142,49 @@ def test_each_format_and_template(capsys: pytest.CaptureFixture[str], tmp_path: 
     instruct = write(tmp_path / "i.jsonl", [{"q": "a", "r": "b"}])
     out = run(capsys, "show", instruct, "--format", "instruct", "--input-key", "q", "--output-key", "r")
     assert "<|user|>a<|end|><|assistant|>[[b<|end|>]]" in out
+
+
+def test_raw_text_for_a_model_without_a_chat_template(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, rows: str
+) -> None:
+    folder = tmp_path / "base"
+    shutil.copytree(Path(data.__file__).parents[1] / "embedded" / "tiny", folder)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    text = write(tmp_path / "t.jsonl", [{"text": "once"}])
+    assert "[[once<|end|>]]" in run(capsys, "show", text, "--format", "text", "--model-path", str(folder))
+    assert "no chat template" in refuse(capsys, "show", rows, "--model-path", str(folder))
+
+
+def test_what_means_nothing_for_a_format_is_refused_as_in_training(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = write(tmp_path / "t.jsonl", [{"text": "once"}])
+    error = refuse(capsys, "show", text, "--format", "text", "--loss-on", "last")
+    assert "last means nothing for rows of dataset.format=text" in error
+    assert "fix: --loss-on all" in error
+    assert "raw text has no messages" in refuse(capsys, "show", text, "--format", "text", "--system-prompt", "S")
+    assert "makes rows of messages" in refuse(capsys, "show", "zoo:capitalization", "--format", "text")
+    assert "loss on all" in run(capsys, "show", text, "--format", "text", "--loss-on", "assistant")
+
+
+@pytest.mark.parametrize("name", ["d[old].jsonl", "y[/b].jsonl"])
+def test_brackets_in_a_name_are_no_markup(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    write(tmp_path / name, ROWS)
+    assert f"{name} with the tokenizer of tiny" in run(capsys, "stats", str(tmp_path / name))
+
+
+def test_special_tokens_in_a_text_are_told(capsys: pytest.CaptureFixture[str], rows: str, tmp_path: Path) -> None:
+    assert "special tokens" not in run(capsys, "stats", rows)
+    forged = [{"messages": [{"role": "user", "content": "a<|end|>"}, {"role": "assistant", "content": "b"}]}]
+    name = write(tmp_path / "f.jsonl", [*ROWS, *forged])
+    assert "in the text of 1 rows, which may forge a turn: the first is '<|end|>' in row 3" in run(
+        capsys, "stats", name
+    )
+    assert json.loads(run(capsys, "stats", name, "--json"))["rows_with_special_tokens"] == 1
 
 
 def test_a_preset_and_another_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

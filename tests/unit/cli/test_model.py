@@ -112,6 +112,28 @@ def test_expect(check: Any, place: Path) -> None:
     check("base", "--expect", "same", code=1)  # nothing to compare with
 
 
+@pytest.mark.parametrize(
+    ("path", "options", "said"),
+    [
+        ("trained", ["--expect", "same", "--no-compare"], "expected: same; --no-compare leaves it open\n"),
+        ("base", ["--expect", "same"], "expected: same; found: nothing to compare with\n"),
+    ],
+)
+def test_what_was_not_expected_is_said(
+    place: Path, capsys: pytest.CaptureFixture[str], path: str, options: list[str], said: str
+) -> None:
+    assert main(["model", "check", str(place / path), *options]) == 1
+    assert capsys.readouterr().err == said
+
+
+def test_a_device_that_is_not_there_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch, check: Any) -> None:
+    monkeypatch.setattr("organon.cli.model.default_device", lambda: "cpu")
+    assert "error[CFG-060] --device: needs a CUDA GPU" in check("trained", "--device", "cuda", code=2)
+    with pytest.raises(SystemExit) as refused:
+        main(["model", "check", str(place / "trained"), "--device", "foo"])
+    assert refused.value.code == 2
+
+
 def test_without_the_base_the_files_are_checked_and_the_way_to_it_is_told(check: Any, place: Path) -> None:
     """CK-58."""
     text = check("trained")

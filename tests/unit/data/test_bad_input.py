@@ -110,6 +110,9 @@ LINES: list[tuple[str, str | bytes, str, str, str, str]] = [
      "DATA-018", ":2 field messages[1].weight", "weight is `True`, expected 0 or 1", "use 0"),
     ("user weight", '{"messages":[{"role":"user","content":"a","weight":1},{"role":"assistant","content":"b"}]}',
      "DATA-018", ":2 field messages[0].weight", "only the assistant's messages are trained on", "use 0"),
+    # With loss_on=all it would be trained on all the same.
+    ("user weight 0", '{"messages":[{"role":"user","content":"a","weight":0},{"role":"assistant","content":"b"}]}',
+     "DATA-018", ":2 field messages[0].weight", "the user's message has weight 0", "no weight elsewhere"),
 ]  # fmt: skip
 
 

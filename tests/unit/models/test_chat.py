@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from organon.errors import ConfigError, DataError
-from organon.models.chat import IGNORED, encode_row, encode_rows, generation_prompt
+from organon.models.chat import IGNORED, EndOfTurn, encode_row, encode_rows, end_of_turn, generation_prompt
 
 CHATML = (
     "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>\n' }}{% endfor %}"
@@ -131,6 +131,87 @@ def test_a_template_whose_generation_prompt_is_not_its_turn() -> None:
     assert caught.value.code == "DATA-019"
     assert "from token 6 on 'A'=" in str(caught.value)
     assert "against 'B'=" in str(caught.value)
+
+
+DROPS_ANSWERS = {
+    "first letters": "m.content[:3]",
+    "parts": "m.content | map(attribute='text') | join",
+    "nothing": "''",
+    "other letters": "m.content | upper",
+}
+
+
+@pytest.mark.parametrize("name", DROPS_ANSWERS)
+def test_a_template_that_leaves_out_what_the_assistant_says_is_refused(name: str) -> None:
+    """It would be trained on other text than the data hold, and nobody would know."""
+    written = "{% if m.role == 'assistant' %}{{ " + DROPS_ANSWERS[name] + " }}{% else %}{{ m.content }}{% endif %}"
+    template = "{% for m in messages %}<|{{ m.role }}|>" + written + "<|end|>\n{% endfor %}"
+    tok = tokenizer(template + "{% if add_generation_prompt %}<|assistant|>{% endif %}")
+    with pytest.raises(DataError, match="leaves out or changes what the assistant says") as caught:
+        encode(tok, talk("an answer?", "an answer"), where="train.jsonl:1")
+    assert caught.value.code == "DATA-019"
+    assert "train.jsonl:1 field messages[1]" in str(caught.value)
+
+
+def test_a_template_may_strip_an_answer_and_begin_it() -> None:
+    tok = tokenizer(CHATML.replace("m.content", "(m.content | trim).replace(' \n', '\n')"))
+    ids, labels = encode(tok, talk("a", " B \nC "))
+    assert trained_text(tok, ids, labels) == ["B\nC<|end|>"]
+    # As reasoning models do: the data hold the tag, and so does the prompt.
+    tok = tokenizer(CHATML.replace("'<|assistant|>'", "'<|assistant|><think>\n'"))
+    ids, labels = encode(tok, talk("a", "<think>\nhm</think>B"))
+    assert trained_text(tok, ids, labels) == ["hm</think>B<|end|>"]
+
+
+def metaspace(template: str) -> Any:
+    """As SentencePiece: a space begins every text."""
+    letters = [*"▁abcdefghijklmnopqrstuvwxyz:?XY\n"]
+    pairs = [("▁", "X"), ("X", "Y")]
+    words = ["<unk>", *SPECIALS, *letters, *(a + b for a, b in pairs)]
+    raw = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, pairs, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+    raw.decoder = decoders.Metaspace(prepend_scheme="always")
+    fast = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<|pad|>", eos_token="<|end|>", unk_token="<unk>")
+    fast.chat_template = template
+    return fast
+
+
+def test_an_answer_tokenised_apart_gets_no_space_of_its_own() -> None:
+    """Tokenised alone, it would begin with a second space, which nobody has written."""
+    tok = metaspace(PLAIN)
+    messages = talk("a", "XY")
+    assert tok.convert_ids_to_tokens(tok("XY")["input_ids"]) == ["▁X", "Y"]  # the trap is there
+    ids, labels = encode(tok, messages)
+    prompt = generation_prompt(tok, messages[:1])
+    assert ids[: len(prompt)] == prompt
+    assert tok.decode(ids) == "user: a\nassistant: XY\n"
+    assert tok.convert_ids_to_tokens([label for label in labels if label != IGNORED]) == ["XY", "\n"]
+
+
+def test_an_answer_that_cannot_be_tokenised_apart_is_refused() -> None:
+    tok = metaspace(PLAIN)
+
+    class Spaced(PreTrainedTokenizerFast):  # type: ignore[misc]
+        """Writes a line's end away, so that no text can be put before the answer."""
+
+        def __call__(self, text: Any, **arguments: Any) -> Any:
+            return super().__call__([t.lstrip("\n") for t in text], **arguments)
+
+    tok.__class__ = Spaced
+    with pytest.raises(DataError, match="joins the prompt's end and the answer's begin") as caught:
+        encode(tok, talk("a", "XY"), where="train.jsonl:5")
+    assert caught.value.code == "DATA-019"
+    assert "not end in a space" in caught.value.fix
+
+
+def test_the_end_of_a_turn() -> None:
+    tok = tokenizer()
+    assert end_of_turn(tok) == EndOfTurn(frozenset({SPECIALS.index("<|end|>")}), "")
+    assert end_of_turn(tokenizer(PLAIN)) == EndOfTurn(frozenset(), "")
+    # A template from another model, whose token is none of this one's.
+    assert end_of_turn(tokenizer(CHATML.replace("<|end|>", "<|im_end|>"))) == EndOfTurn(frozenset(), "<|im_end|>")
+    phi = CHATML + "{% if not add_generation_prompt %}{{ '<|pad|>' }}{% endif %}"
+    assert end_of_turn(tokenizer(phi)).tokens == {SPECIALS.index("<|end|>"), SPECIALS.index("<|pad|>")}
 
 
 def test_loss_on_the_last_answer() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from organon.config.schema import AdapterConfig, ModelConfig
 from organon.errors import ConfigError, SecurityError, UserError
 from organon.models import folder as module
 from organon.models.folder import (
+    check_template,
     context_length,
     ensure_available,
     folder_digest,
@@ -40,7 +42,7 @@ def make_model(folder: Path, *, template: bool = True, weights: str = "model.saf
 
 
 def resolve(path: Path | None = None, *, adapter: AdapterConfig | None = None, **model: Any) -> Any:
-    options = {k: model.pop(k) for k in ("offline", "memo", "max_length") if k in model}
+    options = {k: model.pop(k) for k in ("offline", "memo", "max_length", "needs_template") if k in model}
     config = ModelConfig(name="m", path=str(path) if path else None, **model)
     return resolve_base(config, adapter or AdapterConfig(), **options)
 
@@ -154,6 +156,22 @@ def test_code_is_accepted_only_by_name_and_is_hashed(tmp_path: Path) -> None:
     first = resolve(folder, trust_remote_code=True).digest
     (folder / "x.py").write_text("2")
     assert resolve(folder, trust_remote_code=True).digest != first
+
+
+def test_raw_text_needs_no_chat_template(tmp_path: Path) -> None:
+    """A base model is trained on texts as they are; to ask it questions is another thing."""
+    folder = make_model(tmp_path / "m", template=False)
+    with pytest.raises(ConfigError, match="no chat template"):
+        resolve(folder)
+    base = resolve(folder, needs_template=False)
+    assert base.chat_template is None
+    ensure_available(base, needs_template=False)
+    with pytest.raises(ConfigError, match="no chat template"):
+        ensure_available(base)
+    with pytest.raises(ConfigError, match="no chat template"):
+        check_template(base)
+    check_template(dataclasses.replace(base, chat_template="{{ x }}"))
+    check_template(resolve(make_model(tmp_path / "n")))
 
 
 def test_a_named_chat_template_is_read(tmp_path: Path) -> None:

@@ -25,11 +25,12 @@ from loguru import logger
 from organon.backends.base import JobState, JobStatus
 from organon.backends.lightning import workdir as names
 from organon.backends.lightning.compute import compute_of, versions
+from organon.backends.lightning.identity import spec_identity
 from organon.backends.lightning.stopping import goals, no_validation
-from organon.backends.lightning.workdir import Workdir
+from organon.backends.lightning.workdir import Workdir, sign
 from organon.config.callbacks import keeps_none
 from organon.config.check_ranks import check_ranks
-from organon.config.spec import TrainSpec, from_dict, identity, to_dict
+from organon.config.spec import TrainSpec, from_dict, to_dict
 from organon.errors import ConfigError, TrainingError
 from organon.models.folder import ensure_available, hidden_size, is_complete
 from organon.store.records import Checkpoint
@@ -55,7 +56,22 @@ class _Job:
     workdir: Workdir
     key: str
     process: subprocess.Popen[bytes] | None = None  # None: another process started it
-    told_to_stop: bool = False  # by this process
+    told_to_stop: int | None = None  # the worker's process id, if this process has told it
+
+    def look(self) -> bool:
+        """Whether a worker lives; forgets this process's own once another command has started the next."""
+        if self.process is not None and self.process.poll() is None:
+            return True
+        if self.process is not None and self.workdir.last_worker() not in (None, self.process.pid):
+            self.process = None
+        return self.workdir.is_locked()
+
+    @property
+    def pid(self) -> int | None:
+        """The living worker's process id; None if there is none, or it is not known yet."""
+        if self.process is not None and self.process.poll() is None:
+            return self.process.pid
+        return self.workdir.holder()
 
 
 class LightningBackend:
@@ -78,10 +94,7 @@ class LightningBackend:
 
     def identity(self, spec: TrainSpec) -> dict[str, Any]:
         """All fields of the spec that decide the adapter's bytes."""
-        found: dict[str, Any] = identity(spec)
-        if spec.adapter.kind == "full":
-            found["adapter"] = {"kind": "full"}  # rank and the like do nothing then
-        return found
+        return spec_identity(spec)
 
     async def submit(self, spec: TrainSpec, key: str, workdir: Path) -> str:
         """Start a worker in ``workdir``, or attach to the living or finished one; the job's id.
@@ -99,7 +112,8 @@ class LightningBackend:
             return job_id
         job = _Job(place, key)
         if not _has_succeeded(spec, place):
-            await asyncio.to_thread(ensure_available, spec.base)
+            needs_template = spec.dataset.format != "text"
+            await asyncio.to_thread(ensure_available, spec.base, needs_template=needs_template)
             place.path.mkdir(parents=True, exist_ok=True)
             lock = await asyncio.to_thread(place.lock)
             if lock is None:
@@ -125,7 +139,7 @@ class LightningBackend:
     async def poll(self, job_id: str) -> JobStatus:
         """What the worker says of itself; FAILED with its log's end if it died without a word."""
         job = self._jobs[job_id]
-        alive = _is_alive(job)  # before the status is read: a worker that ends in between has written its last
+        alive = job.look()  # before the status is read: a worker that ends in between has written its last
         found = job.workdir.read(names.STATUS)
         if found is None:
             found = {"state": "running", "phase": "starting"}
@@ -151,18 +165,18 @@ class LightningBackend:
     async def cancel(self, job_id: str) -> None:
         """Ask the worker to write a checkpoint and end; asking again ends it at once."""
         job = self._jobs[job_id]
-        if not _is_alive(job):
+        if not job.look():
             return
         (job.workdir.path / names.CANCEL).touch()
-        pid = job.process.pid if job.process else job.workdir.holder()
+        pid = job.pid
         while pid is None and job.workdir.is_locked():  # another process has just started it
             await asyncio.sleep(0.05)
-            pid = job.workdir.holder()
+            pid = job.pid
         if pid is not None:
             # Not SIGTERM: the worker may have that from SLURM already, and would take ours for a second one.
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGINT if job.told_to_stop else signal.SIGUSR1)
-        job.told_to_stop = True
+                os.kill(pid, signal.SIGINT if job.told_to_stop == pid else signal.SIGUSR1)
+        job.told_to_stop = pid
 
     async def fetch(self, job_id: str, dest: Path) -> Checkpoint:
         """``best/`` where it is kept, else the last epoch's folder; all folders, metrics, status and log in ``dest``.
@@ -260,13 +274,16 @@ def _start(spec: TrainSpec, key: str, job_id: str, place: Workdir, lock: int) ->
     place.write(names.JOB, {"job_id": job_id, "key": key})
     for name in (names.STATUS, names.CANCEL):
         (place.path / name).unlink(missing_ok=True)
-    return _spawn(place, lock, _worker_environment(spec))
+    os.ftruncate(lock, 0)  # the last worker's id
+    process = _spawn(place, lock, _worker_environment(spec))
+    sign(lock, process.pid)  # it does so itself, if it comes that far
+    return process
 
 
-def start_node(spec: TrainSpec, workdir: Path, node: int) -> subprocess.Popen[bytes]:
-    """Start the leader of a further node's ranks, for a training whose rank 0 listens in ``workdir``."""
+def start_node(spec: TrainSpec, workdir: Path, node: int, meeting: str) -> subprocess.Popen[bytes]:
+    """Start the leader of a further node's ranks, for the ``meeting`` that rank 0 has called in ``workdir``."""
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", WORKER, str(workdir), "--node", str(node)],
+        [sys.executable, "-P", "-m", WORKER, str(workdir), "--node", str(node), meeting],
         stdin=subprocess.DEVNULL,
         cwd=workdir,
         env=_worker_environment(spec),
@@ -301,12 +318,6 @@ def _job_id(key: str) -> str:
 
 def _model_id(key: str) -> str:
     return f"organon/{key}"
-
-
-def _is_alive(job: _Job) -> bool:
-    if job.process is not None and job.process.poll() is None:
-        return True
-    return job.workdir.is_locked()
 
 
 def _has_succeeded(spec: TrainSpec, place: Workdir) -> bool:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer
 from loguru import logger
 
+from organon.backends.lightning.callback_states import packed
 from organon.backends.lightning.checkpoint_io import Checkpoints, TrainState
 from organon.backends.lightning.datamodule import ChatDataModule, StepBatch
 from organon.backends.lightning.metrics import MetricsLog, WandbMirror
-from organon.backends.lightning.module import CompletionModule
+from organon.backends.lightning.module import CompletionModule, check_finite
 from organon.backends.lightning.saving import Folders
 from organon.backends.lightning.stopping import Goal, best_goal, patience
 from organon.backends.lightning.user_hooks import UserMetrics
@@ -85,6 +88,7 @@ class StepEnd(Callback):  # type: ignore[misc]  # mypy does not follow lightning
     patience: dict[str, Any] | None = None  # how early stopping stands
     stopped: str | None = None  # why the training ends before its last step
     saved_step: int = 0
+    states: dict[str, Any] = field(default_factory=dict)  # of the user's callbacks, after the last step
     _began: float = 0.0
     _speed: float | None = None
 
@@ -101,10 +105,21 @@ class StepEnd(Callback):  # type: ignore[misc]  # mypy does not follow lightning
         self.best, self.patience, self.stopped = state.best, state.patience, state.stopped
         self.data.first_step = state.step + 1
         self.data.halve(state.halvings)
+        self.module.first_loss = state.first_loss
+        self.states = copy.deepcopy(state.callbacks)
         for name, callback in self._named_callbacks():
             if name in state.callbacks:
                 callback.load_state_dict(state.callbacks[name])
         self.report(best=self.best, stopped_early=self.stopped, oom_halvings=state.halvings)
+
+    def look_at_callbacks(self) -> None:
+        """Before the first step: the states that the user's callbacks begin with.
+
+        Raises:
+            ConfigError: CFG-053, a checkpoint cannot hold one.
+        """
+        self.states = self._states()
+        packed(self.states)
 
     def finish_pending(self) -> None:
         """Do what an interrupt kept from being done after the last step."""
@@ -132,6 +147,7 @@ class StepEnd(Callback):  # type: ignore[misc]  # mypy does not follow lightning
         speed = batch.tokens / (time.perf_counter() - self._began)
         self._speed = speed if self._speed is None else SPEED_SMOOTHING * self._speed + (1 - SPEED_SMOOTHING) * speed
         self.step, self.tokens = batch.step, self.tokens + batch.tokens
+        self.states = self._states()  # now: an interrupted next step must leave no trace in this one's checkpoint
         if self.user_callbacks and self.module.ranks.any(trainer.should_stop)[0]:
             self.stopped = ASKED
         self._finish(
@@ -147,7 +163,7 @@ class StepEnd(Callback):  # type: ignore[misc]  # mypy does not follow lightning
 
     def save(self, *, again: bool = False) -> None:
         """Write a checkpoint of the last step, unless there is one; ``again``: also then."""
-        if self.step > self.saved_step or self.pending is not None or (again and self.step > 0):
+        if self.step > self.saved_step or self.pending is not None or again:
             tensors = self.module.state_tensors()  # of sharded weights, all processes put them together
             if self.metrics_log is None:
                 self.saved_step = self.step
@@ -165,7 +181,8 @@ class StepEnd(Callback):  # type: ignore[misc]  # mypy does not follow lightning
                     best=self.best,
                     patience=self.patience,
                     stopped=self.stopped,
-                    callbacks={name: callback.state_dict() for name, callback in self._named_callbacks()},
+                    callbacks=self.states,
+                    first_loss=self.module.first_loss,
                 )
             )
             self.saved_step = self.step
@@ -204,17 +221,29 @@ class StepEnd(Callback):  # type: ignore[misc]  # mypy does not follow lightning
         values: dict[str, float] = {}
         self.report(phase="validating", step=self.step)
         if self.data.validation is not None:
-            values = self.module.validate(self.data.validation_batches())
+            values = self._validate()
+            check_finite({"val/loss": values["val/loss"]}, self.step, row)
         if self.user_metrics is not None:
             values |= self._ask_user({**row, **values})
         return values
+
+    def _validate(self) -> dict[str, float]:
+        """Again in smaller batches, where they do not fit into memory."""
+        while True:
+            try:
+                return self.module.validate(self.data.validation_batches())
+            except torch.OutOfMemoryError:
+                smaller = self.module.smaller
+                if smaller is None or self.module.ranks.sharded:
+                    raise
+            smaller(self.step)
 
     def _ask_user(self, row: dict[str, Any]) -> dict[str, float]:
         """The user's own metrics, those of rank 0 in all processes."""
         assert self.user_metrics is not None
         ask, ranks = self.user_metrics, self.module.ranks
         mine = ask(row) if ranks.is_main or ranks.sharded else {}  # sharded: each forward pass takes all processes
-        values, ask.failures = ranks.same(lambda: (mine, ask.failures))
+        values, ask.failures, ask.failed = ranks.same(lambda: (mine, ask.failures, ask.failed))
         return dict(values)
 
     def _judge(self, row: dict[str, Any]) -> None:
@@ -232,8 +261,8 @@ class StepEnd(Callback):  # type: ignore[misc]  # mypy does not follow lightning
                 self.stopped = reason
 
     def _value(self, row: dict[str, Any], goal: Goal, key: str) -> float | None:
-        """The goal's metric; None where the user's function has failed. Raises TrainingError if it is not measured."""
-        failed = self.user_metrics is not None and self.user_metrics.failures > 0
+        """The goal's metric; None where the user's function has just failed. Raises TrainingError if it is missing."""
+        failed = self.user_metrics is not None and self.user_metrics.failed
         if goal.metric in row or failed:
             return row.get(goal.metric)
         names = sorted(name for name, value in row.items() if isinstance(value, float) and name not in UNFIT)
@@ -265,6 +294,10 @@ class StepEnd(Callback):  # type: ignore[misc]  # mypy does not follow lightning
             if self.folders:
                 self.folders.save_epoch(epoch)
         logger.info("epoch {} saved, metrics {}", epoch, {name: round(value, 6) for name, value in self.latest.items()})
+
+    def _states(self) -> dict[str, Any]:
+        """Copies."""
+        return {name: copy.deepcopy(callback.state_dict()) for name, callback in self._named_callbacks()}
 
     def _named_callbacks(self) -> list[tuple[str, Callback]]:
         return [(f"{number}:{type(c).__qualname__}", c) for number, c in enumerate(self.user_callbacks)]

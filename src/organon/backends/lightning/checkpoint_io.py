@@ -2,8 +2,9 @@
 
 ``checkpoints/<step>-<sha256>.safetensors``. The file is written and fsynced under a temporary name in
 the same folder and then renamed; its name carries its hash, so a damaged one is known before it is
-used. Tensors are flat (``model/<parameter>``, ``optimizer/<parameter>/<state>``); all else is JSON in
-the header. Lightning's own checkpoints are neither fsynced nor free of pickle.
+used. Tensors are flat (``model/<parameter>``, ``optimizer/<parameter>/<state>``,
+``callbacks/<callback>/<place in its state>``); all else is JSON in the header. Lightning's own
+checkpoints are neither fsynced nor free of pickle.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from loguru import logger
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from organon.backends.lightning.callback_states import TENSORS, packed, unpacked
 from organon.backends.lightning.faults import reached
 from organon.errors import TrainingError
-from organon.store.files import report_disk_errors, seal, sync_folder, temporary
+from organon.store.files import TEMPORARY, report_disk_errors, seal, sync_folder, temporary
 from organon.store.keys import sha256_file
 
-SCHEMA = 3
+SCHEMA = 4
 MOST_SHOWN = 5  # differences named in a refusal
 _NAME = re.compile(r"(\d{8})-([0-9a-f]{64})\.safetensors")
 
@@ -51,6 +53,7 @@ class TrainState:
     patience: dict[str, Any] | None = None  # of early stopping: the best value, and validations since then
     stopped: str | None = None  # why the training ends with this step, before its last one
     callbacks: dict[str, Any] = field(default_factory=dict)  # states of the user's own, by their names
+    first_loss: float | None = None  # of the training's first step, by which an exploding one is known
 
     @property
     def logged_step(self) -> int:
@@ -59,16 +62,20 @@ class TrainState:
 
 
 class Checkpoints:
-    """The checkpoints of one job; the newest ``keep`` are kept."""
+    """The checkpoints of one job, whose lock the caller holds; the newest ``keep`` are kept."""
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
         self.folder, self.keep = folder, keep
         self.saved = 0  # in this process
+        for unfinished in folder.glob(f"{TEMPORARY}*"):  # of a process that was killed
+            unfinished.unlink(missing_ok=True)
 
     def save(self, state: TrainState) -> Path:
         """Write ``state``, durably. Raises StoreError if the disk does not take it."""
         self.saved += 1
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
+        callbacks, kept = packed(state.callbacks)
+        state = dataclasses.replace(state, callbacks=callbacks)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in {**state.tensors, **kept}.items()}
         needed = sum(tensor.nbytes for tensor in tensors.values())
         with report_disk_errors(self.folder, needed):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -107,10 +114,11 @@ class Checkpoints:
         return next(iter(self._files()), None)
 
     def _files(self) -> list[Path]:
-        """Newest first."""
+        """Newest first; of one step's two, where a crash kept the older from being removed, the later one."""
         if not self.folder.is_dir():
             return []
-        return sorted((f for f in self.folder.iterdir() if _NAME.fullmatch(f.name)), reverse=True)
+        found = (f for f in self.folder.iterdir() if _NAME.fullmatch(f.name))
+        return sorted(found, key=lambda f: (f.name[:8], f.stat().st_mtime_ns), reverse=True)
 
     def _read(self, file: Path) -> TrainState | None:
         match = _NAME.fullmatch(file.name)
@@ -130,6 +138,8 @@ class Checkpoints:
                 header = json.loads(opened.metadata()["organon"])
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
             if header.pop("schema") == SCHEMA:
+                mine = {name: tensors.pop(name) for name in list(tensors) if name.startswith(TENSORS)}
+                header["callbacks"] = unpacked(header.get("callbacks", {}), mine)
                 return TrainState(tensors=tensors, **header)
         except (SafetensorError, TypeError, KeyError, ValueError, AttributeError) as error:
             raise TrainingError(

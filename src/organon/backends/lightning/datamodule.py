@@ -112,6 +112,9 @@ class ChatDataModule(LightningDataModule):  # type: ignore[misc]  # mypy does no
         super().__init__()
         self.train, self.validation, self.plan, self.geometry = train, validation, plan, geometry
         self.padding, self.ranks = padding, ranks
+        # Once: of a million pairs of answers, adding them up takes longer than all else of a batch.
+        self._train_lengths = row_lengths(train)
+        self._validation_lengths = None if validation is None else row_lengths(validation)
         self.first_step = 1
         self.halvings = 0  # of the geometry, for want of memory
 
@@ -145,16 +148,15 @@ class ChatDataModule(LightningDataModule):  # type: ignore[misc]  # mypy does no
         """This process's share of the validation rows, in order of their length."""
         if self.validation is None:
             return
-        order = np.argsort(-row_lengths(self.validation), kind="stable").tolist()
-        yield from self._batches(self.validation, order)
+        yield from self._batches(self.validation, np.argsort(-self._lengths(self.validation), kind="stable").tolist())
 
     def padded_validation(self) -> Iterator[MicroBatch]:
         """All validation rows, padded: a model takes such batches without knowing where documents end."""
         if self.validation is None:
             return
         geometry = replace(self.geometry, packed=False)
-        order = np.argsort(-row_lengths(self.validation), kind="stable").tolist()
-        for part in geometry.split(order, row_lengths(self.validation)):
+        lengths = self._lengths(self.validation)
+        for part in geometry.split(np.argsort(-lengths, kind="stable").tolist(), lengths):
             chosen = self._documents(self.validation, part)
             yield micro_batch(self.validation, chosen, packed=False, padding=self.padding)
 
@@ -169,7 +171,12 @@ class ChatDataModule(LightningDataModule):  # type: ignore[misc]  # mypy does no
                 yield replace(self._batch(documents, rows[-1:]), idle=True)
 
     def _split(self, documents: Documents, rows: Sequence[int]) -> list[list[int]]:
-        return self.geometry.split(rows, row_lengths(documents))
+        return self.geometry.split(rows, self._lengths(documents))
+
+    def _lengths(self, documents: Documents) -> np.ndarray:
+        lengths = self._train_lengths if documents is self.train else self._validation_lengths
+        assert lengths is not None
+        return lengths
 
     def _batch(self, documents: Documents, rows: Sequence[int]) -> MicroBatch:
         chosen = self._documents(documents, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
 from lightning.pytorch import Trainer
@@ -16,25 +17,30 @@ from organon.config.spec import TrainSpec
 from organon.errors import TrainingError
 
 ROWS_SHOWN = 20  # of a step that has diverged
+STOPPED = 128 + signal.SIGTERM  # what wandb is told of a training that was asked to stop
 
 
 def fit(spec: TrainSpec, steps: StepEnd, trainer: Trainer, stop: StopRequest) -> None:
     """Do the steps that are left.
 
     Raises:
-        TrainingError: loss or gradient is no number, or a step does not fit into memory.
+        TrainingError: loss or gradient is no number, the loss exploded, or a step does not fit into memory.
         Stopped: it was asked to stop; a checkpoint has been written.
     """
     steps.module.smaller = smaller(steps, spec.trainer.oom_retries)
     stop.saving = True
+    exit_code = 1
     try:
         steps.finish_pending()
         if not steps.done:
+            _count_from(steps.step, trainer)
             trainer.fit(steps.module, datamodule=steps.data)
         if not steps.done:
             steps.end_early(ASKED)
         _check_best(steps)
+        exit_code = 0
     except (Stopped, SIGTERMException) as error:
+        exit_code = STOPPED
         steps.save()
         raise Stopped from error
     except Diverged as error:
@@ -42,7 +48,13 @@ def fit(spec: TrainSpec, steps: StepEnd, trainer: Trainer, stop: StopRequest) ->
     finally:
         stop.saving = False
         if steps.mirror:
-            steps.mirror.finish()
+            steps.mirror.finish(exit_code)
+
+
+def _count_from(step: int, trainer: Trainer) -> None:
+    """Let ``trainer.global_step`` go on after ``step``, for the user's callbacks; their `batch_idx` starts at 0."""
+    progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+    progress.total.ready = progress.total.completed = step
 
 
 def _check_best(steps: StepEnd) -> None:
@@ -90,12 +102,13 @@ def smaller(steps: StepEnd, retries: int) -> Callable[[int], StepBatch]:
 
 def _diverged(error: Diverged, spec: TrainSpec, steps: StepEnd) -> TrainingError:
     """The error with the rows of its step, as lines of the data, and the last checkpoint, which is good."""
-    data, step = steps.data, steps.step + 1
+    data = steps.data
+    step = steps.step if steps.pending else steps.step + 1  # pending: it was found after the step, in the validation
     rows = sorted(data.train.line(row * data.train.documents_per_row) for row in data.plan.rows(step))
     more = f" and {len(rows) - ROWS_SHOWN} more" if rows[ROWS_SHOWN:] else ""
     shown = ", ".join(map(str, rows[:ROWS_SHOWN])) + more
     good = steps.checkpoints.newest()
-    kept = f"the last good checkpoint is of step {steps.saved_step}: {good}" if good else "there is no checkpoint yet"
+    kept = f"the last checkpoint is of step {steps.saved_step}: {good}" if good else "there is no checkpoint yet"
     return TrainingError(
         f"{error.cause}. Its rows are lines {shown} of {spec.dataset_path}; {kept}", where="training", fix=error.fix
     )

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import IO, Any, Protocol
+from uuid import uuid4
 
 from loguru import logger
 
@@ -34,7 +35,8 @@ MEETING = "rank0.json"  # where rank 0 listens, for other nodes
 LOOK_EVERY_SECONDS = 0.1
 # What ends one rank mostly ends rank 0 too, which then says it better (bad config, diverged, disk full).
 GRACE_SECONDS = 3.0
-LAST_WORDS_SECONDS = 30.0  # of ranks whose work is done
+LAST_WORDS_SECONDS = 30.0  # of ranks whose work is done, or whose rank 0 has gone
+LISTENS_EVERY_SECONDS = 2.0  # how often a further node looks whether rank 0 is still there
 CONNECTION_WORDS = ("gloo", "NCCL", "Connection closed", "Connection reset")
 
 
@@ -61,7 +63,8 @@ class Place:
     """Where a process stands: ``rank`` of ``world``, device ``local`` of ``node``, and where rank 0 listens.
 
     ``listener``: rank 0's descriptor of the socket at ``host``:``port``. Bound before the others start, so
-    that no other program can take the port in between.
+    that no other program can take the port in between. ``meeting``: of several nodes, this start of rank 0
+    and no other, since one that is dying still listens for seconds.
     """
 
     rank: int = 0
@@ -72,6 +75,7 @@ class Place:
     host: str = "127.0.0.1"
     port: int = 0
     listener: int | None = None
+    meeting: str = ""
 
     @property
     def devices(self) -> int:
@@ -92,6 +96,7 @@ class Place:
             "GROUP_WORLD_SIZE": str(self.nodes),
             "MASTER_ADDR": self.host,
             "MASTER_PORT": str(self.port),
+            "ORGANON_MEETING": self.meeting,
         }
 
 
@@ -99,7 +104,10 @@ def place_of(environ: Mapping[str, str]) -> Place:
     """Undo ``Place.environment``."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE")
     rank, world, local, node, nodes = (int(environ[name]) for name in names)
-    return Place(rank, world, local, node, nodes, environ["MASTER_ADDR"], int(environ["MASTER_PORT"]))
+    return Place(
+        rank, world, local, node, nodes, environ["MASTER_ADDR"], int(environ["MASTER_PORT"]),
+        meeting=environ.get("ORGANON_MEETING", ""),
+    )  # fmt: skip
 
 
 @contextmanager
@@ -121,7 +129,8 @@ def ranks_started(
     try:
         with socket.create_server(("" if nodes > 1 else "127.0.0.1", 0)) as server:
             host, port = _address() if nodes > 1 else "127.0.0.1", server.getsockname()[1]
-            first = Place(world=devices * nodes, nodes=nodes, host=host, port=port)
+            meeting = uuid4().hex if nodes > 1 else ""
+            first = Place(world=devices * nodes, nodes=nodes, host=host, port=port, meeting=meeting)
             for local in range(1, devices):
                 crew.start(first.of(0, local))
             if nodes > 1:
@@ -137,10 +146,12 @@ def ranks_started(
         if lost is not None:
             raise lost from error
         if nodes > 1 and any(word in str(error) for word in CONNECTION_WORDS):
-            raise RankLost(
+            elsewhere = RankLost(
                 f"a process on another node has ended; the logs are {workdir.path}/logs_rank*.txt ({error})",
                 where="training",
-            ) from error
+            )
+            elsewhere.killed = True  # what a rank finds wrong itself, rank 0 mostly finds too, and says
+            raise elsewhere from error
         raise
     finally:
         crew.end()
@@ -272,25 +283,34 @@ def met(workdir: Workdir) -> Place | None:
     return place
 
 
-def serve_node(workdir: Workdir, node: int) -> int:
+def serve_node(workdir: Workdir, node: int, meeting: str = "") -> int:
     """Lead a further node: start its ranks, and wait for their end; the exit code.
 
+    ``meeting``: the only start of rank 0 to join, if it is given.
+
     Raises:
-        TrainingError: rank 0 does not listen.
+        TrainingError: rank 0 does not listen, or does no longer.
         RankLost: a rank of this node died.
     """
     first = met(workdir)
-    if first is None:
+    if first is None or meeting not in ("", first.meeting):
         raise TrainingError(f"rank 0 does not listen in {workdir.path}", where="training")
     ignore_signals()
     crew = Crew(workdir)
     try:
         for local in range(first.devices):
             crew.start(first.of(node, local))
+        heard = looked = time.monotonic()  # of rank 0
         while any(process.poll() is None for process in crew.processes.values()):
             lost = crew.lost(LOOK_EVERY_SECONDS)
             if lost is not None:
                 raise lost
+            # Ranks that wait for one another to connect would do so for 15 minutes after rank 0 has died.
+            if time.monotonic() - looked > LISTENS_EVERY_SECONDS:
+                looked = time.monotonic()
+                heard = looked if met(workdir) == first else heard
+            if time.monotonic() - heard > LAST_WORDS_SECONDS:
+                raise TrainingError("rank 0 has ended, and the ranks of this node have not", where="training")
     finally:
         crew.end()
     return 0

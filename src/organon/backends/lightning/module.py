@@ -32,11 +32,16 @@ from organon.backends.lightning.stop import Stopped
 from organon.config.schema import OptimConfig
 from organon.errors import TrainingError
 
+# A step's loss above both of these limits is no training any more: after 10 nats the mean probability of a
+# token has fallen to e^-10, and a guess among 150,000 tokens costs 12. A start with a high loss (a new
+# template, another language) is its own measure, and a bad batch stays below.
+EXPLODED_TIMES, EXPLODED_NATS = 10, 10.0
+
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "std::bad_alloc")  # torch's words on a CPU
 
 
 class Diverged(TrainingError):
-    """Loss or gradient is no number; the step has changed nothing."""
+    """Loss or gradient is no number, or the loss has exploded; the step has changed nothing."""
 
 
 class CompletionModule(LightningModule):  # type: ignore[misc]  # mypy does not follow lightning
@@ -51,6 +56,7 @@ class CompletionModule(LightningModule):  # type: ignore[misc]  # mypy does not 
     """
 
     names: tuple[str, ...] = ("loss",)
+    first_loss: float | None = None  # of the training's first step; in the checkpoints
 
     def __init__(
         self,
@@ -81,14 +87,14 @@ class CompletionModule(LightningModule):  # type: ignore[misc]  # mypy does not 
         return self.optimizer
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> None:
-        """One optimizer step. Raises TrainingError if loss or gradient is not finite."""
+        """One optimizer step. Raises Diverged if loss or gradient is not finite, or the loss has exploded."""
         self.model.train()
         values = self._gradients(batch)
         parameters = list(self.trainable().values())
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.optim.gradient_clip or math.inf)
         rate = optimizers.learning_rate(self.optim, batch.step, self.total_steps)
         self.metrics = {**values, "learning_rate": rate, "grad_norm": number(norm)}
-        _check_finite(self.metrics, batch.step)
+        self._check_loss(batch.step)
         optimizer = self.optimizers()
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -135,10 +141,26 @@ class CompletionModule(LightningModule):  # type: ignore[misc]  # mypy does not 
 
     @torch.no_grad()
     def validate(self, batches: Iterable[MicroBatch]) -> dict[str, float]:
-        """``val/loss`` (nats) and its kind without dropout: means over the ``batches`` of all devices."""
+        """``val/loss`` (nats) and its kind without dropout: means over the ``batches`` of all devices.
+
+        Raises torch.OutOfMemoryError in all processes if they do not fit into the memory of one.
+        """
         self.model.eval()
-        sums = dict.fromkeys((*self.names, "weight"), torch.zeros((), dtype=torch.float64))
+        sums: dict[str, torch.Tensor] | None = None
         with self.ranks.together():
+            sums = self._validation_sums(batches)
+        self.model.train()
+        if self.ranks.any(sums is None)[0]:
+            self._empty_cache()
+            raise torch.OutOfMemoryError("out of memory in the validation")
+        assert sums is not None
+        *totals, weight = self.ranks.sum(torch.stack(list(sums.values())))
+        return {f"val/{name}": float(total / weight) for name, total in zip(self.names, totals, strict=True)}
+
+    def _validation_sums(self, batches: Iterable[MicroBatch]) -> dict[str, torch.Tensor] | None:
+        """Of this process's batches; None if they did not fit into memory."""
+        sums = dict.fromkeys((*self.names, "weight"), torch.zeros((), dtype=torch.float64))
+        try:
             for number, micro in enumerate(batches, start=1):
                 self.check_stop()
                 reached(f"validation:{number}")
@@ -146,9 +168,11 @@ class CompletionModule(LightningModule):  # type: ignore[misc]  # mypy does not 
                 counts = {"loss": loss, **further, "weight": torch.tensor(float(self.weight(micro)))}
                 if not micro.idle:
                     sums = {name: sums[name] + counts[name].double().cpu() for name in sums}
-        self.model.train()
-        *totals, weight = self.ranks.sum(torch.stack(list(sums.values())))
-        return {f"val/{name}": float(total / weight) for name, total in zip(self.names, totals, strict=True)}
+        except (RuntimeError, MemoryError) as error:
+            if not self._may_try_again(error):
+                raise
+            return None
+        return sums
 
     def _gradients(self, batch: StepBatch) -> dict[str, float]:
         """Gradients of the whole step's mean loss, in ``.grad``; the step's metrics."""
@@ -164,8 +188,7 @@ class CompletionModule(LightningModule):  # type: ignore[misc]  # mypy does not 
             if not too_large:
                 break
             self.optimizer.zero_grad(set_to_none=True)
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+            self._empty_cache()
             assert self.smaller is not None
             batch = self.smaller(batch.step)
         assert sums is not None
@@ -188,11 +211,30 @@ class CompletionModule(LightningModule):  # type: ignore[misc]  # mypy does not 
                 for name, value in {"loss": loss, **further}.items():
                     sums[name] = sums[name] + value.detach() * counts
         except (RuntimeError, MemoryError) as error:
-            # Of sharded weights the others wait in the middle of this forward pass: there is no way on.
-            if self.smaller is None or self.ranks.sharded or not is_out_of_memory(error):
+            if not self._may_try_again(error):
                 raise
             return None
         return sums
+
+    def _may_try_again(self, error: BaseException) -> bool:
+        """In smaller parts. Of sharded weights the others wait in the middle of this pass: there is no way on."""
+        return self.smaller is not None and not self.ranks.sharded and is_out_of_memory(error)
+
+    def _empty_cache(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _check_loss(self, step: int) -> None:
+        """Raises Diverged if the step's loss or gradient is no number, or the loss is far above the first one."""
+        check_finite({name: self.metrics[name] for name in ("train/loss", "grad_norm")}, step, self.metrics)
+        loss = self.metrics["train/loss"]
+        if self.first_loss is None:
+            self.first_loss = loss
+        limit = max(EXPLODED_TIMES * self.first_loss, self.first_loss + EXPLODED_NATS)
+        if loss > limit:
+            raise _diverged(
+                f"train/loss is {loss:g} at step {step}, and was {self.first_loss:g} at first", self.metrics
+            )
 
     @contextmanager
     def whole_weights(self) -> Iterator[None]:
@@ -233,12 +275,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(word in str(error) for word in _NO_MEMORY)
 
 
-def _check_finite(metrics: dict[str, float], step: int) -> None:
-    bad = [name for name in ("train/loss", "grad_norm") if not math.isfinite(metrics[name])]
-    if bad:
-        raise Diverged(
-            f"{bad[0]} is {metrics[bad[0]]} at step {step}: the training has diverged",
-            where="training",
-            fix=f"a lower optim.learning_rate (it is {metrics['learning_rate']:g} at this step), "
-            "optim.warmup_steps, or trainer.precision=32",
-        )
+def check_finite(values: dict[str, float], step: int, metrics: dict[str, float]) -> None:
+    """Raises Diverged, naming the first of ``values`` that is no number. ``metrics``: those of the step."""
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise _diverged(f"{name} is {value} at step {step}", metrics)
+
+
+def _diverged(cause: str, metrics: dict[str, float]) -> Diverged:
+    rate = f" (it is {metrics['learning_rate']:g} at this step)" if "learning_rate" in metrics else ""
+    return Diverged(
+        f"{cause}: the training has diverged",
+        where="training",
+        fix=f"a lower optim.learning_rate{rate}, optim.warmup_steps, or trainer.precision=32",
+    )

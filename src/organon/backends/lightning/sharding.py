@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from loguru import logger
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
-
-from loguru import logger
 
 from organon.backends.lightning.ranks import Ranks
 

@@ -21,6 +21,7 @@ from organon.backends.lightning.checkpoint_io import Checkpoints
 from organon.backends.lightning.compute import compute_of
 from organon.backends.lightning.datamodule import ChatDataModule, row_lengths
 from organon.backends.lightning.fit import fit
+from organon.backends.lightning.identity import spec_identity
 from organon.backends.lightning.launch import Place
 from organon.backends.lightning.metrics import MetricsLog, WandbMirror
 from organon.backends.lightning.module import CompletionModule, is_out_of_memory
@@ -34,7 +35,7 @@ from organon.backends.lightning.strategy import trainer_arguments
 from organon.backends.lightning.user_hooks import user_callbacks, user_metrics
 from organon.backends.lightning.workdir import CHECKPOINTS, Workdir
 from organon.config.callbacks import kept_epochs
-from organon.config.spec import TrainSpec, identity
+from organon.config.spec import TrainSpec
 from organon.errors import ConfigError, TrainingError
 from organon.models.adapters import save_adapter
 from organon.models.folder import hidden_size
@@ -92,7 +93,7 @@ def train(
 
 def training_identity(spec: TrainSpec, compute: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint belongs to: another spec, device or library version cannot go on from it."""
-    return {**identity(spec), "compute": compute}
+    return {**spec_identity(spec), "compute": compute}
 
 
 @contextlib.contextmanager
@@ -224,6 +225,7 @@ def _steps(
         user_metrics=user_metrics(spec, model, data, tokenizer, bf16=module.bf16),
         user_callbacks=user_callbacks(spec),
     )
+    steps.look_at_callbacks()
     if state is not None:
         steps.restore(state)
         report(resumed_from_step=state.step, step=state.step, metrics=state.metrics, tokens=state.tokens)
@@ -273,8 +275,10 @@ def _memory_errors(spec: TrainSpec) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        # See `CompletionModule._may_try_again`.
+        alone = " (with trainer.strategy=fsdp a step is not tried again in smaller parts)"
         raise TrainingError(
-            f"out of memory: {str(error).split('.')[0]}",
+            f"out of memory: {str(error).split('.')[0]}{alone if spec.trainer.strategy == 'fsdp' else ''}",
             where="training",
             fix=f"trainer.micro_batch_size={max(1, spec.trainer.micro_batch_size // 2)} (same result, less memory), "
             "a smaller dataset.max_length, or adapter=qlora",

@@ -61,6 +61,7 @@ class UserMetrics:
     tokenizer: PreTrainedTokenizerBase
     bf16: bool = False  # matrix products in bfloat16, as in training
     failures: int = 0
+    failed: bool = False  # the last time
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, float]:
         """The function's values after the step of ``row``; none if it raises."""
@@ -73,11 +74,13 @@ class UserMetrics:
             tokenizer=self.tokenizer,
             validation=self.data.padded_validation,
         )
+        self.failed = False
         try:
             with undisturbed(self.model), torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
                 return _checked(self.function(moment), taken=row)
         except Exception as error:  # noqa: BLE001 - whatever the user's code raises
             self.failures += 1
+            self.failed = True
             if self.failures == 1:
                 logger.opt(exception=True).warning("{} failed at step {}; the training goes on", METRICS, row["step"])
             else:

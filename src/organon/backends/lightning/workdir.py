@@ -99,8 +99,10 @@ class Workdir:
 
     def holder(self) -> int | None:
         """The process id of the living worker; None if there is none, or it has not said so yet."""
-        if not self.is_locked():
-            return None
+        return self.last_worker() if self.is_locked() else None
+
+    def last_worker(self) -> int | None:
+        """The process id of the last worker that was started here, living or dead; None if it is not known."""
         with contextlib.suppress(FileNotFoundError, ValueError):
             return int((self.path / LOCK).read_text())
         return None
@@ -113,7 +115,7 @@ class Workdir:
         return ""
 
 
-def sign(lock: int) -> None:
-    """Write this process's id into the lock file that it holds."""
+def sign(lock: int, pid: int | None = None) -> None:
+    """Write the worker's id into the lock file held by ``lock``: ``pid``, else this process's."""
     os.ftruncate(lock, 0)
-    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    os.pwrite(lock, str(pid or os.getpid()).encode(), 0)

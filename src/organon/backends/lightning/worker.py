@@ -3,7 +3,7 @@
 Reads ``spec.json`` and ``job.json``, holds the lock, keeps ``status.json`` up to date, and ends with an
 exit code: 0 succeeded, 1 failed, 2 the user's input, 130 or 143 stopped by a signal. On several devices it
 is rank 0 of the ranks; the others are processes of the same kind that it starts with ``--rank`` (``launch``),
-on further nodes a leader does so (``--node <number>``).
+on further nodes a leader does so (``--node <number> [meeting]``).
 """
 
 from __future__ import annotations
@@ -154,10 +154,10 @@ def run_rank(workdir: Workdir) -> int:
     return 0
 
 
-def run_node(workdir: Workdir, node: int) -> int:
+def run_node(workdir: Workdir, node: int, meeting: str = "") -> int:
     """Lead the ranks of a further node; the exit code."""
     try:
-        return serve_node(workdir, node)
+        return serve_node(workdir, node, meeting)
     except OrganonError as error:
         logger.error("{}", redact(str(error)))
         return error.exit_code
@@ -170,7 +170,7 @@ def main(arguments: list[str]) -> int:
     if arguments[1:] == ["--rank"]:
         return run_rank(workdir)
     if arguments[1:2] == ["--node"]:
-        return run_node(workdir, int(arguments[2]))
+        return run_node(workdir, int(arguments[2]), *arguments[3:])
     lock = int(arguments[1]) if len(arguments) > 1 else workdir.lock()
     if lock is None:
         logger.error("another worker (process {}) is at work in {}", workdir.holder() or "unknown", workdir.path)

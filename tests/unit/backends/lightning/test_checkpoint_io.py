@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import resource
+import time
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,7 @@ def test_all_that_decides_the_rest_is_kept(tmp_path: Path) -> None:
         "patience": {"value": None, "step": 3, "without_gain": 1},
         "stopped": "enough",
         "callbacks": {"0:Counter": {"count": 3}},
+        "first_loss": 1.75,
         "halvings": 2,
     }
     Checkpoints(tmp_path).save(state(3, **told))
@@ -117,6 +120,29 @@ def test_a_step_has_one_checkpoint(tmp_path: Path) -> None:
         found = checkpoints.latest(IDENTITY)
         assert found is not None
         assert found.pending is None
+
+
+def test_of_two_the_later_one_counts(tmp_path: Path) -> None:
+    """A crash may keep the older one of a step from being removed; the names' hashes say nothing of time."""
+    for number in range(6):  # by hash, half of them would come in the wrong order
+        folder = tmp_path / str(number)
+        checkpoints = Checkpoints(folder)
+        older = checkpoints.save(state(7, pending={"step": number}))
+        kept = older.read_bytes(), older.stat()
+        time.sleep(0.01)  # a file system's clock may be coarse
+        checkpoints.save(state(7))
+        older.write_bytes(kept[0])
+        os.utime(older, ns=(kept[1].st_atime_ns, kept[1].st_mtime_ns))
+        found = checkpoints.latest(IDENTITY)
+        assert found is not None
+        assert found.pending is None
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    Checkpoints(tmp_path).save(state(1))
+    (tmp_path / ".tmp-0123456789abcdef").write_bytes(b"half")
+    Checkpoints(tmp_path)
+    assert [p.name[:8] for p in tmp_path.iterdir()] == ["00000001"]
 
 
 MALICIOUS = {

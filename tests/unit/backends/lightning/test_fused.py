@@ -33,10 +33,12 @@ def with_lora(model: Any, **settings: Any) -> Any:
     return adapted.train()
 
 
-def step(model: Any, *, autocast: bool = False) -> tuple[float, dict[str, torch.Tensor]]:
+def step(
+    model: Any, *, autocast: bool = False, documents: Documents = DOCUMENTS
+) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradients of the packed documents."""
-    with attention.documents(LENGTHS), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        loss = -label_log_probabilities(model, **DOCUMENTS.packed()).sum()
+    with attention.documents(documents.lengths), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        loss = -label_log_probabilities(model, **documents.packed()).sum()
     loss.backward()
     return loss.item(), gradients(model)
 
@@ -94,31 +96,54 @@ def test_bfloat16(name: str) -> None:
 def test_autocast_over_float32_weights() -> None:
     """As transformers' Trainer does it: products in bfloat16, results of their dtype."""
     model = with_lora(family("llama"))
+    mlp, x = model.get_submodule("base_model.model.model.layers.0.mlp"), torch.randn(2, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = mlp.up_proj(x), mlp(x)
     expected, wanted = step(model, autocast=True)
     fused.apply(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        faster = mlp.up_proj(x), mlp(x)
+    for one, other in zip(faster, plain, strict=True):
+        assert one.dtype == torch.bfloat16
+        torch.testing.assert_close(one, other, rtol=5e-2, atol=5e-2)
     found, got = step(model, autocast=True)
     assert found == pytest.approx(expected, rel=1e-2)
     assert_close(got, wanted, 5e-2)
     assert all(gradient.dtype == torch.float32 for gradient in got.values())
 
 
-@pytest.mark.parametrize("quantization", ["nf4", "fp4"])
-@pytest.mark.parametrize("double", [True, False])
-def test_four_bit(quantization: str, double: bool) -> None:
+def in_four_bit(model: Any, quantization: str, *, double: bool, compute_dtype: torch.dtype) -> Any:
+    """The model with its linear layers, but for the last, in 4 bit."""
     from bitsandbytes.nn import Linear4bit
 
-    model = family("llama")
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is torch.nn.Linear and name != "lm_head":
-                packed = Linear4bit(child.in_features, child.out_features, False, torch.float32, double, quantization)
+                packed = Linear4bit(
+                    child.in_features, child.out_features, child.bias is not None, compute_dtype, double, quantization
+                )
                 packed.load_state_dict(child.state_dict())
                 setattr(parent, name, packed.to("cpu"))
-    counts = assert_same(with_lora(model))
+    return model
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "fp4"])
+@pytest.mark.parametrize("double", [True, False])
+def test_four_bit(quantization: str, double: bool) -> None:
+    base = in_four_bit(family("qwen2"), quantization, double=double, compute_dtype=torch.float32)
+    model = with_lora(base)
+    counts = assert_same(model)
     assert counts["lora linear"] == 14
-    layer = model.model.layers[0].mlp.up_proj.base_layer
+    layer = base.model.layers[0].mlp.up_proj.base_layer
     assert layer.weight.dtype == torch.uint8
     assert not getattr(layer.weight.quant_state, "packing_format_for_cpu", False)
+
+
+def test_a_four_bit_layer_that_computes_in_another_dtype_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`adapter.compute_dtype=bfloat16` in a float32 training."""
+    base = in_four_bit(family("llama"), "nf4", double=True, compute_dtype=torch.bfloat16)
+    monkeypatch.setattr(kernels, "project", None)
+    assert_same(with_lora(base))
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2"])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -165,3 +167,46 @@ def test_killed_rank_0_leaves_no_orphans_and_signals_are_its_own(tmp_path: Path)
     main.wait()
     _, alive = psutil.wait_procs(children, timeout=5)
     assert not alive
+
+
+# -- further nodes ------------------------------------------------------------------------------------
+
+
+def test_a_leader_does_not_wait_for_a_rank_0_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its ranks would: they are on their way to a store that nobody serves."""
+    monkeypatch.setattr(launch, "spawn", spawner("time.sleep(60)"))
+    monkeypatch.setattr(launch, "ignore_signals", lambda: None)
+    monkeypatch.setattr(launch, "LISTENS_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr(launch, "LAST_WORDS_SECONDS", 0.5)
+    workdir = Workdir(tmp_path)
+    server = socket.create_server(("127.0.0.1", 0))
+    place = Place(world=2, nodes=2, port=server.getsockname()[1], meeting="first")
+    workdir.write(launch.MEETING, dict(place.environment()))
+    threading.Timer(1.5, server.close).start()
+    began = time.monotonic()
+    with pytest.raises(TrainingError, match="rank 0 has ended"):
+        launch.serve_node(workdir, 1, "first")
+    assert 1.5 < time.monotonic() - began < 20
+
+
+def test_a_leader_joins_the_start_of_rank_0_that_it_was_told(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = Place(world=2, nodes=2, port=server.getsockname()[1], meeting="second")
+        Workdir(tmp_path).write(launch.MEETING, dict(place.environment()))
+        with pytest.raises(TrainingError, match="does not listen"):
+            launch.serve_node(Workdir(tmp_path), 1, "first")
+
+
+def test_a_rank_lost_on_another_node_is_worth_another_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setattr(launch, "GRACE_SECONDS", 0.1)
+
+    def train() -> None:
+        with ranks_started(Workdir(tmp_path), 1, 2, abandon=never) as place:
+            assert place.listener is not None
+            os.close(place.listener)
+            raise RuntimeError("[gloo] Connection closed by peer")
+
+    with pytest.raises(RankLost, match="on another node") as caught:
+        train()
+    assert caught.value.killed
