@@ -80,7 +80,8 @@ def _check(options: argparse.Namespace) -> int:
         sys.stdout.write(_text(report, options.perplexity_threshold, options.logit_threshold))
     if options.expect in (None, report.verdict):
         return 0
-    why = "--no-compare leaves it open" if options.no_compare else f"found: {report.verdict or 'nothing to compare with'}"
+    found_out = f"found: {report.verdict or 'nothing to compare with'}"
+    why = "--no-compare leaves it open" if options.no_compare else found_out
     sys.stderr.write(f"expected: {options.expect}; {why}\n")
     return 1
 

@@ -154,7 +154,7 @@ def _read_matrices(adapter: AdapterFile) -> None:
         a, b = (found.get(f"embedding_{x}" if embedding else x, ()) for x in "AB")
         if len(a) != 2 or len(b) != 2:
             raise _other_base(adapter, f"{module} lacks its {'lora_A' if len(a) != 2 else 'lora_B'}")
-        rank = _rank_of(adapter.config, module)
+        rank = rank_of(adapter.config, module)
         if not a[0] == b[1] == rank:
             raise _other_base(adapter, f"{module} has rank {a[0]} in its weights and {rank} in {ADAPTER_CONFIG}")
         adapter.ranks[module] = rank
@@ -164,7 +164,7 @@ def _read_matrices(adapter: AdapterFile) -> None:
         raise _other_base(adapter, "it holds no LoRA weights")
 
 
-def _rank_of(config: dict[str, Any], module: str) -> Any:
+def rank_of(config: dict[str, Any], module: str) -> Any:
     """As peft looks a module up: the first pattern that matches the end of its name."""
     patterns = config.get("rank_pattern")
     for pattern, rank in (patterns if isinstance(patterns, dict) else {}).items():

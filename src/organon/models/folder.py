@@ -16,6 +16,7 @@ from organon.config.spec import BaseModel
 from organon.errors import ConfigError, SecurityError, UserError
 from organon.models import hub
 from organon.models.template import from_prompt_template
+from organon.models.weight_files import PICKLES
 
 EMBEDDED_ID = "organon/tiny"
 EMBEDDED_FOLDER = Path(__file__).resolve().parents[1] / "embedded" / "tiny"
@@ -35,7 +36,6 @@ _HASHED_NAMES = frozenset(
     }
 )
 _HASHED_SUFFIXES = (".safetensors", ".jinja")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 class Memo(Protocol):
@@ -318,7 +318,7 @@ def _check_weights(folder: Path, where: str) -> None:
 
 
 def _no_safetensors(folder: Path, where: str) -> UserError:
-    pickles = sorted(f.name for f in folder.iterdir() if f.suffix in _PICKLES and f.name != "training_args.bin")
+    pickles = sorted(f.name for f in folder.iterdir() if f.suffix in PICKLES and f.name != "training_args.bin")
     if not pickles:
         return ConfigError(
             "no *.safetensors, so the folder holds no weights",

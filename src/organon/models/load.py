@@ -192,7 +192,7 @@ def _trust(base: BaseModel) -> dict[str, Any]:
 def _load_errors(base: BaseModel) -> Iterator[None]:
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (UserError, torch.OutOfMemoryError):
         raise
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise ConfigError(

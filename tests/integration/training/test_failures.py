@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from tests.integration.training.conftest import run_worker
 
 from organon.backends.lightning.fit import fit
@@ -37,9 +36,7 @@ class Poison(Callback):
             next(iter(pl_module.trainable().values())).data.fill_(torch.inf)
 """
 
-# Finite, and far off: all of the adapter at once, whose product is added to the tied embeddings' input.
-STRONG = """for parameter in pl_module.trainable().values():
-                parameter.data.fill_(1e3)"""
+STRONG = "pl_module.model.model.norm.weight.data.mul_(50)"  # and so each logit: far off, but a number
 
 
 # -- no numbers --------------------------------------------------------------------------------------
@@ -78,9 +75,7 @@ def poisoned(spec: TrainSpec, folder: Path, monkeypatch: pytest.MonkeyPatch, nam
     return dataclasses.replace(spec, callbacks=callbacks, code_digests=digests, allow_targets=[target])
 
 
-def test_a_validation_loss_that_is_no_number_ends_it(
-    lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_validation_loss_that_is_no_number_ends_it(lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the last step no other loss would tell, and the folder would count as trained."""
     source = POISON.replace("start(self, trainer, pl_module,", "end(self, trainer, pl_module, outputs,")
     spec = poisoned(lab.spec(epochs=2), tmp_path, monkeypatch, "poison_at_the_end", source.replace("== 5", "== 6"))
@@ -92,8 +87,8 @@ def test_a_validation_loss_that_is_no_number_ends_it(
 
 
 def test_an_exploding_loss_ends_it(lab: Any, tmp_path: Path) -> None:
-    """A number all the time: every weight is trained, at a rate of 1 and without clipping."""
-    spec = lab.spec(kind="full", learning_rate=1.0, gradient_clip=0.0, warmup_steps=0, quantization="none")
+    """A number all the time: every weight is trained, at a rate of 3 and without clipping."""
+    spec = lab.spec(kind="full", learning_rate=3.0, gradient_clip=0.0, warmup_steps=0, quantization="none")
     assert lab.run(spec, tmp_path) == 1
     found = lab.status(tmp_path)
     first = lab.metrics(tmp_path)[0]["train/loss"]
@@ -106,7 +101,7 @@ def test_a_resumed_training_measures_by_the_first_step_of_all(
 ) -> None:
     """K3: the first step after the interrupt is the one that explodes."""
     source = POISON.replace("next(iter(pl_module.trainable().values())).data.fill_(torch.inf)", STRONG)
-    spec = poisoned(lab.spec(epochs=2), tmp_path, monkeypatch, "poison_after_a_kill", source)
+    spec = poisoned(lab.spec(kind="full", quantization="none"), tmp_path, monkeypatch, "poison_after_a_kill", source)
     work = tmp_path / "work"
     assert lab.run(spec, work, kill_at="micro:5:0") == -9
     assert lab.run(spec, work) == 1
@@ -120,8 +115,9 @@ def test_a_resumed_training_measures_by_the_first_step_of_all(
         ((11.9, 12.5, 30.0, 3.0), False),  # knows nothing at first: as many nats as a guess among 150,000 tokens
         ((0.002, 0.9, 9.0), False),  # learnt by heart, then a row that is new
         ((1.5, 11.4), False),
-        ((40.0, 390.0), False),  # a broken start is its own measure
+        ((40.0, 119.0), False),  # a broken start is its own measure
         ((1.76, 54.6), True),
+        ((7.0, 21.6), True),
         ((0.002, 10.1), True),
         ((-3.0, 6.9), False),  # a recipe's loss may be below zero
         ((-3.0, 7.1), True),
@@ -158,6 +154,7 @@ def test_the_mirror_learns_how_it_ended(error: Any, raised: Any, code: int) -> N
     heard: list[int] = []
     steps: Any = SimpleNamespace(
         module=SimpleNamespace(),
+        data=None,
         done=True,
         finish_pending=finish_pending,
         save=lambda: None,
@@ -165,8 +162,9 @@ def test_the_mirror_learns_how_it_ended(error: Any, raised: Any, code: int) -> N
         mirror=SimpleNamespace(finish=heard.append),
     )
     spec: Any = SimpleNamespace(trainer=SimpleNamespace(oom_retries=0))
+    trainer: Any = None  # there is no step left to do
     with pytest.raises(raised) if raised else contextlib.nullcontext():
-        fit(spec, steps, Trainer(logger=False, enable_checkpointing=False, accelerator="cpu"), StopRequest())
+        fit(spec, steps, trainer, StopRequest())
     assert heard == [code]
 
 

@@ -102,3 +102,15 @@ def test_a_model_by_its_family_and_size(name: str) -> None:
     model = compose("run", [f"model={name}"]).model
     assert model.name == name
     assert len(model.revision or "") == 40
+
+
+@pytest.mark.parametrize(
+    ("adapter", "keys"), [("adapter=lora", 1), ("adapter.quantization=int8", 1), ("adapter=qlora", 2)]
+)
+def test_double_quantisation_of_nothing_makes_no_other_key(adapter: str, keys: int) -> None:
+    found = {
+        compose("train", ["model=tiny", adapter, f"adapter.double_quantization={value}"])
+        .adapter.double_quantization
+        for value in ("true", "false")
+    }
+    assert len(found) == keys

@@ -26,6 +26,7 @@ from organon.backends.base import JobState, JobStatus
 from organon.backends.lightning import workdir as names
 from organon.backends.lightning.compute import compute_of, versions
 from organon.backends.lightning.identity import spec_identity
+from organon.backends.lightning.launch import WORKER, ending
 from organon.backends.lightning.stopping import goals, no_validation
 from organon.backends.lightning.workdir import Workdir, sign
 from organon.config.callbacks import keeps_none
@@ -35,7 +36,6 @@ from organon.errors import ConfigError, TrainingError
 from organon.models.folder import ensure_available, hidden_size, is_complete
 from organon.store.records import Checkpoint
 
-WORKER = "organon.backends.lightning.worker"
 PUBLISHED = (names.METRICS, names.METRICS_CSV, names.STATUS, names.LOG, names.SPEC)
 
 # A worker gets these variables and no others, so that a key of another service never reaches it.
@@ -333,12 +333,7 @@ def _was_killed(job: _Job) -> bool:
 
 def _obituary(job: _Job) -> str:
     code = job.process.returncode if job.process else None
-    how = "died"
-    if code is not None and code < 0:
-        how = f"died (signal {-code}, {signal.Signals(-code).name})"
-        how += "; the system may have been out of memory" if code == -signal.SIGKILL else ""
-    elif code is not None:
-        how = f"ended with exit code {code} before it had finished"
+    how = "died" if code is None else ending(code) + (" before it had finished" if code >= 0 else "")
     tail = job.workdir.log_tail()
     return f"worker {how}" + (f"\nIts log ({job.workdir.path / names.LOG}) ends:\n{tail}" if tail else "")
 

@@ -31,7 +31,7 @@ def compile_layers(model: torch.nn.Module) -> int:
         _check_compiler()
     fused.undo(model)
     attention.register()
-    AttentionInterface.register(attention.NAME, torch.compiler.disable(attention.attend))
+    AttentionInterface.register(attention.NAME, torch.compiler.disable(attention.attend))  # type: ignore[no-untyped-call]
     for layer in layers:
         layer.compile(dynamic=True)
     return len(layers)

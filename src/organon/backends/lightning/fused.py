@@ -111,13 +111,14 @@ def _attention(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """As the class's own, in the same order, with queries, keys and values from one projection."""
     if past_key_values is not None or position_embeddings is None:
-        return _stock(self)(
+        found: tuple[torch.Tensor, torch.Tensor | None] = _stock(self)(
             hidden_states,
             position_embeddings=position_embeddings,
             attention_mask=attention_mask,
             past_key_values=past_key_values,
             **kwargs,
         )
+        return found
     batch, length = hidden_states.shape[:2]
     parts = _project(hidden_states, self.q_proj, self.k_proj, self.v_proj)
     query, key, value = (part.view(batch, length, -1, self.head_dim) for part in parts)  # B T h D

@@ -124,7 +124,7 @@ class _Lora:
     def add(self, outs: Sequence[torch.Tensor], inner: torch.Tensor | None) -> None:
         """Add what the adapters give to the outputs (N, O) of their layers."""
         if inner is not None:
-            for out, part, b in zip(outs, inner.split(self.ranks, 1), self.b, strict=True):
+            for out, part, b in zip(outs, torch.split(inner, self.ranks, 1), self.b, strict=True):
                 out.addmm_(part, b.t())
 
     def d_inner(self, d_outs: Sequence[torch.Tensor]) -> torch.Tensor | None:
@@ -142,11 +142,11 @@ class _Lora:
         """Of A and B of each layer, in turn."""
         if inner is None or d_inner is None:
             return []
-        d_a = torch.mm(d_inner.t(), rows).split(self.ranks)
+        d_a = torch.split(torch.mm(d_inner.t(), rows), self.ranks)
         d_b = [
             torch.mm(d_out.t(), part).to(dtype).mul_(layer.scale)
             for layer, d_out, part, dtype in zip(
-                self.layers, d_outs, inner.split(self.ranks, 1), self.dtypes[1::2], strict=True
+                self.layers, d_outs, torch.split(inner, self.ranks, 1), self.dtypes[1::2], strict=True
             )
         ]
         pairs = zip(d_a, self.dtypes[::2], d_b, strict=True)
@@ -273,4 +273,4 @@ def _d_rows(
     d_rows = torch.mm(d_outs[0], layers[0].weight(d_outs[0].dtype))
     for layer, d_out in zip(layers[1:], d_outs[1:], strict=True):
         d_rows.addmm_(d_out, layer.weight(d_out.dtype))
-    return d_rows if d_inner is None else d_rows.addmm_(d_inner, lora.a)
+    return d_rows if d_inner is None or lora.a is None else d_rows.addmm_(d_inner, lora.a)

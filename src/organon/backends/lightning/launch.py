@@ -209,17 +209,21 @@ class Crew:
                 process.stdin.close()
 
     def _obituary(self, rank: int, code: int) -> RankLost:
-        how = f"ended with exit code {code}"
-        if code < 0:
-            how = f"died (signal {-code}, {signal.Signals(-code).name})"
-            how += "; the system may have been out of memory" if code == -signal.SIGKILL else ""
         name = log_name(rank)
         tail = self.workdir.log_tail(name=name)
         place = self.workdir.path / name
         words = f". Its log ({place}) ends:\n{tail}" if tail else f", without a word in {place}"
-        lost = RankLost(f"rank {rank} {how}{words}", where="training")
+        lost = RankLost(f"rank {rank} {ending(code)}{words}", where="training")
         lost.killed, lost.exit_code = code < 0, code if code in (1, 2) else 1
         return lost
+
+
+def ending(code: int) -> str:
+    """How a process ended, by its exit code, negative for a signal."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    how = f"died (signal {-code}, {signal.Signals(-code).name})"
+    return how + ("; the system may have been out of memory" if code == -signal.SIGKILL else "")
 
 
 def log_name(rank: int) -> str:

@@ -36,6 +36,7 @@ import numpy as np
 from organon.backends.lightning.plan import Geometry, Plan, share
 from organon.config.schema import AdapterConfig, OptimConfig
 from organon.config.spec import BaseModel, TrainSpec
+from organon.models.adapter_files import rank_of
 from organon.models.shapes import Layout
 
 BLOCK, SCALE_BLOCK = 64, 256  # bitsandbytes: values of a block with one scale; scales that share one
@@ -129,9 +130,7 @@ def _adapted(layout: Layout, targets: Any) -> dict[str, tuple[int, int]]:
 
 
 def _rank(module: str, adapter: AdapterConfig) -> int:
-    """The first pattern that fits the end of the module's name, as peft does."""
-    fitting = (rank for pattern, rank in adapter.rank_pattern.items() if re.match(rf"(.*\.)?({pattern})$", module))
-    return next(fitting, adapter.rank)
+    return int(rank_of({"r": adapter.rank, "rank_pattern": adapter.rank_pattern}, module))
 
 
 def _saved_whole(layout: Layout, adapter: AdapterConfig) -> set[str]:

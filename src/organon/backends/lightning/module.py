@@ -32,10 +32,10 @@ from organon.backends.lightning.stop import Stopped
 from organon.config.schema import OptimConfig
 from organon.errors import TrainingError
 
-# A step's loss above both of these limits is no training any more: after 10 nats the mean probability of a
-# token has fallen to e^-10, and a guess among 150,000 tokens costs 12. A start with a high loss (a new
-# template, another language) is its own measure, and a bad batch stays below.
-EXPLODED_TIMES, EXPLODED_NATS = 10, 10.0
+# A loss that is both 10 nats above that of the first step and 3 times as large is no training any more: a
+# trained token's probability has fallen by e^10, and a guess among 150,000 tokens costs no more than 12. A
+# start with a high loss is its own measure; the factor leaves room to losses of other scales (recipes).
+EXPLODED_TIMES, EXPLODED_NATS = 3, 10.0
 
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "std::bad_alloc")  # torch's words on a CPU
 

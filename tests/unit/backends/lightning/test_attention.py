@@ -270,3 +270,19 @@ def test_no_mask_is_made_for_long_rows() -> None:
         position_ids = torch.arange(20).repeat(1000)[None]
         hidden = model.model(input_ids=ids, position_ids=position_ids, use_cache=False).last_hidden_state
     assert torch.equal(hidden[0, :20], hidden[0, -20:])
+
+
+def test_few_shapes_serve_all_lengths() -> None:
+    """Each new shape of a product costs oneDNN a new kernel."""
+    drawn = torch.Generator().manual_seed(0)
+    shapes = set()
+    for _ in range(100):
+        lengths = torch.randint(1, 300, (6,), generator=drawn).tolist()
+        plan = layout.Documents.of(lengths, 1, sum(lengths)).blocks(4, 2, torch.device("cpu"))
+        shapes |= {(block.documents, block.last - block.first, block.last) for block in plan.blocks}
+    assert len(shapes) < 60
+    cpu, other = torch.device("cpu"), torch.device("meta")
+    sizes = {layout.filled(rows, cpu) for rows in range(1024, 2048)}
+    assert len(sizes) <= 17
+    assert all(rows <= layout.filled(rows, cpu) <= rows * 17 / 16 for rows in range(1, 5000))
+    assert layout.filled(1025, other) == 1025

@@ -35,6 +35,6 @@ def test_rows_lengths_are_added_up_once(monkeypatch: pytest.MonkeyPatch) -> None
     data = ChatDataModule(Pairs(), Pairs(), plan, Geometry(2, None, True), padding=0)
     seen = [row for step in (1, 2, 3) for micro in data.step_batch(step).micro for row in micro.rows]
     assert sorted(seen) == list(range(24))
-    assert [batch.rows for batch in data.validation_batches()][0] == (22, 23, 20, 21)
+    assert next(data.validation_batches()).rows == (22, 23, 20, 21)
     assert len(list(data.padded_validation())) == 6
     assert len(calls) == 2

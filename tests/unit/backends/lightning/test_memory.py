@@ -247,3 +247,14 @@ def training(folder: Path, *, adapter: AdapterConfig, dtype: str, compute: dict[
         base=base(folder, dtype=dtype), dataset_hash="0" * 64, validation_hash=None, model=model, adapter=adapter,
         trainer=TrainerConfig(**trainer), compute=compute,
     )  # fmt: skip
+
+
+def test_what_is_told_without_torch_agrees_with_the_code_that_has_it() -> None:
+    """This module must not import torch, so it names families and sizes once more."""
+    from organon.backends.lightning import attention, fused, loss
+
+    families = {kind.__module__.split(".")[2] for kind in fused.ATTENTIONS}
+    assert {family.removesuffix("_text") for family in memory.FUSED} == families
+    assert set(memory.CHUNKED) == {kind.config_class.model_type for kind in loss.KNOWN}
+    assert memory.LOGITS_AT_ONCE == loss.CHUNK
+    assert memory.KEPT_TOKENS == attention.KEPT_TOKENS
