@@ -18,6 +18,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -60,7 +61,7 @@ RIVALS = {
     "hf": Rival("HF Trainer default", "hf_trainer"),
     "hf-grouped": Rival("HF Trainer, grouped by length", "hf_trainer", "grouped"),
     "organon": Rival("organon default"),
-    "organon-best": Rival("organon, base in bf16", overrides=("model.dtype=bfloat16", "trainer.deterministic=false")),
+    "organon-float32": Rival("organon, base in float32", overrides=("model.dtype=float32",)),
     "trl-grouped-bf16": Rival("TRL, grouped, base in bf16", "trl_sft", "grouped", BF16, usual=False),
     "hf-grouped-bf16": Rival("HF, grouped, base in bf16", "hf_trainer", "grouped", BF16, usual=False),
     "trl-qlora": Rival("TRL, grouped, QLoRA nf4", "trl_sft", "grouped", (("quantized", True),), usual=False),
@@ -452,6 +453,7 @@ def chosen(args: argparse.Namespace) -> list[str]:
 
 def main() -> None:
     args = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the rival at work is ended too
     names = chosen(args)
     if not args.growth and any(not RIVALS[name].ours for name in names) and not (PEERS / "trl").is_dir():
         raise SystemExit(f"the peers are not in {PEERS}; run: make bench-training")

@@ -170,7 +170,7 @@ def test_rounds_in_which_somebody_was_crowded_are_left_out(training: Any, common
 
 def test_the_usual_rivals_are_both_columns_of_each_peer_and_ours(training: Any) -> None:
     usual = training.chosen(training.parse([]))
-    assert usual == ["trl", "trl-grouped", "trl-packed", "hf", "hf-grouped", "organon", "organon-best"]
+    assert usual == ["trl", "trl-grouped", "trl-packed", "hf", "hf-grouped", "organon", "organon-float32"]
     assert training.chosen(training.parse(["--qlora"])) == [*usual, "trl-qlora", "organon-qlora"]
     assert training.chosen(training.parse(["--only", "organon", "--only", "hf"])) == ["hf", "organon"]
 

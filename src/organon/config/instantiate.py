@@ -23,16 +23,18 @@ def check_target(config: Mapping[str, Any], *, allowed: Iterable[str], where: st
     target, known = str(config.get("_target_", "")), sorted(allowed)
     if target not in known:
         raise SecurityError(
-            f"'{target}' is not in the allow-list.{nearest(target, known)} Allowed: {', '.join(known)}",
+            f"'{target}' is not in the allow-list.{nearest(target, known)} Allowed: {', '.join(known) or 'none'}",
             code="SEC-053",
             where=f"{where}._target_",
-            fix="add it by its exact name to `allow_targets`, if you trust it",
+            fix=f"'allow_targets=[{target}]', if you trust it: the exact name",
         )
     _refuse_hidden_targets({k: v for k, v in config.items() if k != "_target_"}, where)
 
 
-def instantiate(config: Mapping[str, Any], *, allowed: Iterable[str], where: str) -> Any:
+def instantiate(config: Mapping[str, Any], *, allowed: Iterable[str], where: str, factory: Any = None) -> Any:
     """Build the object that ``config['_target_']`` names, with the other keys as its arguments.
+
+    ``factory``: what it names, where that has been loaded already; else it is imported.
 
     Raises:
         SecurityError: SEC-053, as ``check_target``.
@@ -41,13 +43,17 @@ def instantiate(config: Mapping[str, Any], *, allowed: Iterable[str], where: str
     check_target(config, allowed=allowed, where=where)
     target = str(config["_target_"])
     arguments = {k: v for k, v in config.items() if k != "_target_"}
+    made_by = _import(target, where) if factory is None else factory
+    _check_arguments(made_by, arguments, where)
+    return made_by(**arguments)
+
+
+def _import(target: str, where: str) -> Any:
     module_name, _, attribute = target.rpartition(".")
     try:
-        factory = getattr(importlib.import_module(module_name), attribute)
+        return getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"cannot import '{target}': {error}", code="CFG-053", where=f"{where}._target_") from error
-    _check_arguments(factory, arguments, where)
-    return factory(**arguments)
 
 
 def _refuse_hidden_targets(value: Any, where: str) -> None:

@@ -59,7 +59,12 @@ def locate(reference: str, where: str) -> UserCode:
     file = expand(place, where) if is_file else _module_file(place)
     if file is None or not file.is_file():
         cause = f"no file '{file}'" if is_file else f"no module '{place}' with a source file"
-        fix = "a path starts at the folder of the command" if is_file else "install it, or name it as file.py:Name"
+        by_file = f"{place.replace('.', '/')}.py:{name}"
+        fix = (
+            "a path starts at the folder of the command"
+            if is_file
+            else f"install it, put its folder on PYTHONPATH, or name the file: {by_file}"
+        )
         raise ConfigError(cause, code="CFG-053", where=where, fix=fix)
     source = file.read_bytes()
     names, imported = _names(source, file, where)
@@ -78,6 +83,17 @@ def locate(reference: str, where: str) -> UserCode:
             fix="name one of these",
         )
     return UserCode(f"{file if is_file else place}:{name}", file, hashlib.sha256(source).hexdigest())
+
+
+def reference_of(target: str) -> str:
+    """A ``_target_``, ``pkg.mod.Name`` or ``file.py:Name``, as a reference."""
+    return target if ":" in target else ":".join(target.rpartition(".")[::2])
+
+
+def absolute_target(target: str, where: str) -> str:
+    """A ``_target_`` that means the same in every folder; of the forms only ``file.py:Name`` changes."""
+    place, _, name = target.rpartition(":")
+    return f"{expand(place, where)}:{name}" if place.endswith(".py") else target
 
 
 def load(reference: str, where: str, *, digest: str) -> Any:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PROVIDER = "organon"
 SHORTEST_PREFIX = 8  # of a run key
 
+GENERATION = 2  # of how prompts are written and where answers end: a change of either is another score
+
 
 @dataclass(frozen=True)
 class Target:
@@ -73,7 +75,8 @@ class EvalModel:
 def engine(device: str | None) -> dict[str, Any]:
     """What else decides a local model's answers: the device, and versions of what makes tokens, computes and asks."""
     names = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers", "jinja2", "inspect-ai")
-    return {"device": device or default_device(), "versions": {name: installed(name) for name in names}}
+    versions = {name: installed(name) for name in names}
+    return {"device": device or default_device(), "versions": versions, "generation": GENERATION}
 
 
 def target_from_dict(data: dict[str, Any]) -> Target:

@@ -53,6 +53,10 @@ def look_at(folder: Path) -> Found:
         UserError: CKPT-067, nothing that organon knows.
         SecurityError: SEC-065, pickles alone.
     """
+    if folder.is_file():
+        raise UserError(
+            "this is a file, not a folder", code="CKPT-067", where=str(folder), fix=f"name its folder: {folder.parent}"
+        )
     if not folder.is_dir():
         raise UserError("no such folder", code="CKPT-067", where=str(folder), fix="name a folder, a run or a preset")
     last = _last_of_run(folder)

@@ -5,19 +5,21 @@ Copies and not links: the store's files are read-only and stand for a key, these
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import filecmp
 import glob
 import os
 import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 from organon.backends.base import Backend
 from organon.backends.lightning.workdir import Workdir
-from organon.config.paths import expand
-from organon.errors import ConfigError
-from organon.store.files import report_disk_errors, sync_file, sync_folder
+from organon.config.paths import expand, why_not
+from organon.errors import ConfigError, StoreError
+from organon.store.files import disk_error, sync_file, sync_folder
 
 
 def check_backend(pattern: str | None, backend: Backend) -> None:
@@ -39,12 +41,27 @@ def checkpoint_place(pattern: str | None, name: str) -> Path | None:
 def check_place(place: Path, run_folder: Path, *, copied_before: bool = False) -> bool:
     """Whether ``place`` holds the files of the training in ``run_folder``, which need not be there yet: all or none.
 
+    Where it does not, they can be put there: its parent takes new folders, or can be made.
+
     ``copied_before``: this training's files were put there once. Where they have left ``run_folder`` since (a
     pruned store), they can be compared again only after the training.
 
     Raises:
-        ConfigError: CFG-058, it holds others.
+        ConfigError: CFG-058, it holds others, or no folder can be made there.
     """
+    if _holds(place, run_folder, copied_before=copied_before):
+        return True
+    if reason := why_not(place):  # beside it, where the copy begins
+        raise ConfigError(
+            f"{place} cannot be made: {reason}",
+            code="CFG-058",
+            where="checkpoint_dir",
+            fix="name a folder that you may write to: checkpoint_dir='outputs/ck-out-{name}'",
+        )
+    return False
+
+
+def _holds(place: Path, run_folder: Path, *, copied_before: bool = False) -> bool:
     if not place.is_dir():
         if not os.path.lexists(place):
             return False
@@ -65,14 +82,14 @@ def copy_checkpoints(run_folder: Path, place: Path) -> None:
 
     Raises:
         ConfigError: CFG-058, ``place`` holds other files by now.
-        StoreError: the disk does not take them.
+        StoreError: the disk does not take them; the training is kept.
     """
     _remove_leftovers(place)
-    if check_place(place, run_folder):
+    if _holds(place, run_folder):
         return
     weights = _weights(run_folder)
     unfinished = place.with_name(f"{_unfinished(place)}{os.getpid()}.new")
-    with report_disk_errors(place, sum(file.stat().st_size for file in weights.values())):
+    with _report(place, sum(file.stat().st_size for file in weights.values())):
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
             unfinished.mkdir()
@@ -84,7 +101,21 @@ def copy_checkpoints(run_folder: Path, place: Path) -> None:
             _rename(unfinished, place)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-    check_place(place, run_folder)
+    _holds(place, run_folder)
+
+
+@contextlib.contextmanager
+def _report(place: Path, needed_bytes: int) -> Iterator[None]:
+    """Turn an OSError of the copying into a StoreError that says what is lost: nothing."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{place}: {disk_error(error, place, needed_bytes).cause}; the training is done and kept in the store",
+            code="CACHE-081",
+            where="checkpoint_dir",
+            fix="free space there or name another checkpoint_dir; the same command then only copies",
+        ) from error
 
 
 def _unfinished(place: Path) -> str:
@@ -112,7 +143,7 @@ def _is_alive(process: int) -> bool:
 
 
 def _rename(unfinished: Path, place: Path) -> None:
-    """Over an empty folder at most; what else stands there is looked at by ``check_place``."""
+    """Over an empty folder at most; what else stands there is looked at by ``_holds``."""
     try:
         unfinished.rename(place)
         sync_folder(place.parent)

@@ -14,10 +14,10 @@ from loguru import logger
 from organon.backends.base import Backend
 from organon.config.check import BACKEND_TARGETS
 from organon.config.instantiate import instantiate
-from organon.config.paths import expand
+from organon.config.paths import check_folder, expand
 from organon.config.schema import CallbacksConfig, DatasetConfig, MethodConfig, RunConfig
 from organon.config.spec import BaseModel, TrainSpec
-from organon.config.user_code import locate
+from organon.config.user_code import absolute_target, locate, reference_of
 from organon.data.balance import Label, balance
 from organon.data.formats import RowReader, document_splits, read_rows
 from organon.data.messages import quote
@@ -49,9 +49,14 @@ def open_store(config: Any) -> Store:
     """
     if config.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
-    if config.store and "://" not in config.store:
-        return Store.open(expand(config.store, "store"))
-    return Store.open(config.store or os.environ.get("ORGANON_STORE") or output_dir(config) / "store")
+    check_folder(output_dir(config), "output_dir")
+    place, key = output_dir(config) / "store", "output_dir"
+    if named := config.store or os.environ.get("ORGANON_STORE"):
+        if "://" in named:
+            return Store.open(named)  # which refuses it
+        place, key = (expand(named, "store"), "store") if config.store else (Path(named).absolute(), "ORGANON_STORE")
+    check_folder(place, key)
+    return Store.open(place)
 
 
 def open_backend(config: RunConfig) -> Backend:
@@ -108,7 +113,7 @@ def resolve(
         trainer=config.trainer,
         callbacks=callbacks,
         code_digests=recipe_digest | callback_digests,
-        allow_targets=config.allow_targets,
+        allow_targets=[absolute_target(name, "allow_targets") for name in config.allow_targets],
         logger=config.logger,
         seed=config.seed,
         suffix=suffix,
@@ -283,14 +288,16 @@ def _recipe(method: MethodConfig) -> tuple[MethodConfig, dict[str, str]]:
 
 
 def _own_code(callbacks: CallbacksConfig) -> tuple[CallbacksConfig, dict[str, str]]:
-    """The user's metrics named as the worker finds them, and by config key the digests of all code of theirs."""
+    """The user's code named as the worker finds it, and by config key the digests of all of it."""
     digests = {}
     if callbacks.metrics is not None:
         code = locate(callbacks.metrics, "callbacks.metrics")
         callbacks = dataclasses.replace(callbacks, metrics=code.reference)
         digests["callbacks.metrics"] = f"{code.digest}:{code.name}"
+    extras = []
     for number, extra in enumerate(callbacks.extra):
-        module, _, name = str(extra["_target_"]).rpartition(".")
-        code = locate(f"{module}:{name}", f"callbacks.extra[{number}]._target_")
-        digests[f"callbacks.extra[{number}]"] = f"{code.digest}:{code.name}"
-    return callbacks, digests
+        where, target = f"callbacks.extra[{number}]", str(extra["_target_"])
+        code = locate(reference_of(target), f"{where}._target_")
+        digests[where] = f"{code.digest}:{code.name}"
+        extras.append({**extra, "_target_": absolute_target(target, f"{where}._target_")})
+    return dataclasses.replace(callbacks, extra=extras), digests

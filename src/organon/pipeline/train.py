@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from organon.backends.base import JobState, JobStatus
 from organon.backends.cached import CachedBackend
+from organon.backends.lightning.workdir import LOG, STATUS
 from organon.backends.training_run import TrainingRun
 from organon.config.schema import RunConfig
 from organon.config.spec import TrainSpec
@@ -77,12 +80,21 @@ async def train_prepared(prepared: Prepared, *, on_event: OnEvent = ignore) -> T
     if not run.cached:
         on_event("note", text=f"training {prepared.spec.name} (key {prepared.key[:12]})")
     max_length, told = prepared.spec.dataset.max_length, False
+    warned: set[str] = set()
+
+    def warn(found: Sequence[str], log: Path) -> None:
+        for text in found:
+            if text not in warned:
+                warned.add(text)
+                on_event("note", text=f"warning: {text}; see {log}")
 
     def show(status: JobStatus) -> None:
         nonlocal told
         if not told and status.extra.get("dataset"):  # now, not when a long training has ended
             told = True
             _tell_what_is_lost(status.extra["dataset"], max_length, on_event)
+        if not status.state.is_final:  # else its folder is the store's by now, or will be
+            warn(status.extra.get("warnings", ()), prepared.backend.workdir(prepared.key) / LOG)
         _show(status, on_event)
 
     try:
@@ -97,6 +109,7 @@ async def train_prepared(prepared: Prepared, *, on_event: OnEvent = ignore) -> T
             prepared.store.set_memo(COPIED, str(copies.absolute()), prepared.key)
         on_event("note", text=f"checkpoints in {copies}")
     counts = dataset_counts(folder)
+    warn(_status(folder).get("warnings", ()), folder / LOG)
     if not told:
         _tell_what_is_lost(counts, max_length, on_event)
     return Trained(prepared.spec, prepared.key, run, folder, counts)
@@ -104,8 +117,13 @@ async def train_prepared(prepared: Prepared, *, on_event: OnEvent = ignore) -> T
 
 def dataset_counts(folder: Path) -> dict[str, int]:
     """What became of the training's rows, as its run's folder in the store says; empty for a backend that does not."""
-    status = folder / "status.json"
-    found: dict[str, int] = json.loads(status.read_text()).get("dataset", {}) if status.is_file() else {}
+    found: dict[str, int] = _status(folder).get("dataset", {})
+    return found
+
+
+def _status(folder: Path) -> dict[str, Any]:
+    file = folder / STATUS
+    found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
     return found
 
 

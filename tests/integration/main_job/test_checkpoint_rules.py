@@ -134,6 +134,8 @@ def test_from_the_store_and_twice_and_not_over_other_files(
         ("run", ["callbacks.epochs_to_save=none", "eval=capitalization"], "eval=none, or keep the best ones"),
         ("train", ["callbacks.metrics=mine.py:f"], "no file '"),
         ("train", ["callbacks.best_metric=val/loss", "dataset.validation_fraction=0"], "needs validation rows"),
+        ("train", ["callbacks.best_metric=val_loss"], "'val_loss' is not measured. Did you mean 'val/loss'?"),
+        ("train", ["checkpoint_dir=/proc/foo"], "checkpoint_dir: /proc/foo cannot be made"),
         ("train", ["optim.schedule=polynomial"], "'polynomial' is not a choice"),
     ],
 )
@@ -167,3 +169,13 @@ def test_the_quotes_that_the_documentation_shows_work_in_a_shell(train: Train, t
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=clean_environment(), check=False)
     assert done.returncode == 0, done.stderr
     assert sorted(p.name for p in (tmp_path / "outputs" / "ck-out-warm-otter").iterdir()) == ["epoch_0", "epoch_2"]
+
+
+def test_a_failing_metrics_function_is_told(train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Once, also where the training comes from the store."""
+    (tmp_path / "mine.py").write_text("def f(moment):\n    raise ValueError('boom')\n")
+    for _ in range(2):
+        assert train("callbacks.metrics=mine.py:f") == 0
+        told = [line for line in capsys.readouterr().err.splitlines() if "callbacks.metrics raised" in line]
+        assert len(told) == 1
+        assert "warning: callbacks.metrics raised ValueError: boom; it is left out; see " in told[0]

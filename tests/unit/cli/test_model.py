@@ -343,6 +343,7 @@ def test_a_model_that_wants_to_run_code(check: Any, place: Path, tmp_path: Path)
     [
         (("/nowhere",), "no such folder"),
         (("./nowhere",), "no such folder"),
+        ((__file__,), f"this is a file, not a folder\nfix: name its folder: {Path(__file__).parent}"),
         (("unknown-run",), "no run and no model preset 'unknown-run'"),
         (("trained", "--base", "nothing"), "'nothing' is neither a folder nor a preset"),
         (("trained", "--base", "tiny", "--data", "/nowhere.jsonl"), "DATA-027"),

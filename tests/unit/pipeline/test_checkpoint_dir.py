@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from organon.errors import ConfigError
+from organon.errors import ConfigError, StoreError
 from organon.pipeline.checkpoint_dir import check_place, copy_checkpoints
 
 
@@ -56,3 +57,28 @@ def test_the_unfinished_copy_of_a_killed_process_is_removed(run: Path, tmp_path:
         (tmp_path / name).mkdir()
     copy_checkpoints(run, tmp_path / "copy")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "copy", "store"])
+
+
+@pytest.mark.parametrize("place", ["/proc/foo", "/proc/a/b", "file/in/it"])
+def test_a_place_that_cannot_be_made_is_refused_before_training(run: Path, tmp_path: Path, place: str) -> None:
+    """By trying: to root /proc looks writable."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot be made") as caught:
+        check_place(tmp_path / place, run.with_name("not-yet"))
+    assert caught.value.where == "checkpoint_dir"
+    assert not check_place(tmp_path / "new" / "copy", run)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "store"]
+
+
+def test_a_failed_copy_says_that_the_training_is_kept(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(StoreError, match="No space left on device.*the training is done and kept") as caught:
+        copy_checkpoints(run, tmp_path / "copy")
+    assert caught.value.where == "checkpoint_dir"
+    assert "ORGANON_STORE" not in str(caught.value)
+    assert "the same command then only copies" in caught.value.fix

@@ -27,7 +27,7 @@ from organon.backends.lightning import workdir as names
 from organon.backends.lightning.compute import compute_of, versions
 from organon.backends.lightning.identity import spec_identity
 from organon.backends.lightning.launch import WORKER, ending
-from organon.backends.lightning.stopping import goals, no_validation
+from organon.backends.lightning.stopping import MEASURED, check_goals, goals, no_validation
 from organon.backends.lightning.workdir import Workdir, sign
 from organon.config.callbacks import keeps_none
 from organon.config.check_ranks import check_ranks
@@ -241,9 +241,7 @@ def check_spec(spec: TrainSpec) -> None:
             where="adapter",
             fix="adapter=lora, or adapter.quantization=nf4",
         )
-    for key, metric in goals(spec.callbacks):
-        if metric.startswith("val/") and spec.validation_hash is None and spec.callbacks.metrics is None:
-            raise no_validation(metric, key)
+    _check_goals(spec)
     given = sorted({**spec.hyperparameters, **spec.extra})
     if given:
         raise ConfigError(
@@ -252,6 +250,16 @@ def check_spec(spec: TrainSpec) -> None:
             where="backend lightning",
             fix="set trainer.epochs, optim.learning_rate, trainer.global_batch_size ... instead",
         )
+
+
+def _check_goals(spec: TrainSpec) -> None:
+    """Refuse to go by a metric that will not be measured; what the user's own code measures, the worker learns."""
+    has_validation = spec.validation_hash is not None
+    if spec.method.recipe is None:
+        check_goals(spec.callbacks, MEASURED[spec.method.type], has_validation=has_validation)
+    for key, metric in goals(spec.callbacks):
+        if metric.startswith("val/") and not has_validation and spec.callbacks.metrics is None:
+            raise no_validation(metric, key)
 
 
 def child_environment(environ: Mapping[str, str], *, wandb: bool, hub: bool) -> dict[str, str]:

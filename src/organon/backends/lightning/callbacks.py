@@ -244,6 +244,8 @@ class StepEnd(Callback):  # type: ignore[misc]  # mypy does not follow lightning
         ask, ranks = self.user_metrics, self.module.ranks
         mine = ask(row) if ranks.is_main or ranks.sharded else {}  # sharded: each forward pass takes all processes
         values, ask.failures, ask.failed = ranks.same(lambda: (mine, ask.failures, ask.failed))
+        if ask.failed and ask.first_failure is not None:
+            self.report(warnings=[f"callbacks.metrics raised {ask.first_failure}; it is left out"])
         return dict(values)
 
     def _judge(self, row: dict[str, Any]) -> None:

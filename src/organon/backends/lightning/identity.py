@@ -12,4 +12,7 @@ def spec_identity(spec: TrainSpec) -> dict[str, Any]:
     found: dict[str, Any] = identity(spec)
     if spec.adapter.kind == "full":
         found["adapter"] = {"kind": "full"}  # rank and the like do nothing then
+    for extra in found["callbacks"]["extra"]:
+        if ":" in extra["_target_"]:  # where the file lies decides nothing; its digest is in `code_digests`
+            extra["_target_"] = extra["_target_"].rpartition(":")[2]
     return found

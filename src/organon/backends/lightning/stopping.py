@@ -10,6 +10,9 @@ from typing import Any
 from organon.config.schema import CallbacksConfig
 from organon.errors import ConfigError, nearest
 
+# What each method's module measures, in training and validation.
+MEASURED = {"supervised": ("loss",), "dpo": ("loss", "reward_accuracy", "reward_margin")}
+
 
 @dataclass(frozen=True)
 class Goal:

@@ -23,7 +23,7 @@ from organon.backends.lightning.metrics import COLUMNS
 from organon.config.callbacks import check_extra
 from organon.config.instantiate import instantiate
 from organon.config.spec import TrainSpec
-from organon.config.user_code import load
+from organon.config.user_code import load, reference_of
 from organon.errors import ConfigError
 from organon.redact import redact
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 METRICS = "callbacks.metrics"
+LONGEST = 300  # characters of an error in the status
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class UserMetrics:
     bf16: bool = False  # matrix products in bfloat16, as in training
     failures: int = 0
     failed: bool = False  # the last time
+    first_failure: str | None = None  # what was raised at first, in one line
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, float]:
         """The function's values after the step of ``row``; none if it raises."""
@@ -81,10 +83,11 @@ class UserMetrics:
         except Exception as error:  # noqa: BLE001 - whatever the user's code raises
             self.failures += 1
             self.failed = True
+            short = redact(f"{type(error).__name__}: {error}")
             if self.failures == 1:
+                self.first_failure = " ".join(short.split())[:LONGEST]
                 logger.opt(exception=True).warning("{} failed at step {}; the training goes on", METRICS, row["step"])
             else:
-                short = redact(f"{type(error).__name__}: {error}")
                 logger.warning("{} failed again at step {}: {}", METRICS, row["step"], short)
             return {}
 
@@ -123,9 +126,9 @@ def user_callbacks(spec: TrainSpec) -> list[Callback]:
     for number, config in enumerate(spec.callbacks.extra):
         where = f"callbacks.extra[{number}]"
         check_extra(config, number, spec.allow_targets)
-        module, _, name = str(config["_target_"]).rpartition(".")
-        load(f"{module}:{name}", where, digest=spec.code_digests.get(where, "").partition(":")[0])
-        callback = instantiate(config, allowed=spec.allow_targets, where=where)
+        reference = reference_of(str(config["_target_"]))
+        kind = load(reference, where, digest=spec.code_digests.get(where, "").partition(":")[0])
+        callback = instantiate(config, allowed=spec.allow_targets, where=where, factory=kind)
         if not isinstance(callback, Callback):
             raise ConfigError(
                 f"{config['_target_']} is no subclass of lightning.pytorch.Callback", code="CFG-053", where=where

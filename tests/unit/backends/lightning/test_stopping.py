@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from organon.backends.lightning.stopping import Goal, Patience, best_goal, check_goals, patience
+from organon.backends.lightning.module import CompletionModule
+from organon.backends.lightning.preference import PreferenceModule
+from organon.backends.lightning.stopping import MEASURED, Goal, Patience, best_goal, check_goals, patience
 from organon.config.schema import CallbacksConfig
 from organon.errors import ConfigError
 
@@ -73,6 +75,10 @@ def test_goals_that_are_never_measured(config: dict[str, Any], validation: bool,
     assert (
         caught.value.where == f"callbacks.{'early_stopping' if 'early_stopping_patience' in config else 'best'}_metric"
     )
+
+
+def test_the_caller_knows_what_the_modules_measure() -> None:
+    assert MEASURED == {"supervised": CompletionModule.names, "dpo": PreferenceModule.names}
 
 
 def test_goals_that_may_be() -> None:
