@@ -109,8 +109,7 @@ def test_a_model_by_its_family_and_size(name: str) -> None:
 )
 def test_double_quantisation_of_nothing_makes_no_other_key(adapter: str, keys: int) -> None:
     found = {
-        compose("train", ["model=tiny", adapter, f"adapter.double_quantization={value}"])
-        .adapter.double_quantization
+        compose("train", ["model=tiny", adapter, f"adapter.double_quantization={value}"]).adapter.double_quantization
         for value in ("true", "false")
     }
     assert len(found) == keys

@@ -77,7 +77,7 @@ def test_a_failed_copy_says_that_the_training_is_kept(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfile", full)
-    with pytest.raises(StoreError, match="No space left on device.*the training is done and kept") as caught:
+    with pytest.raises(StoreError, match=r"No space left on device.*the training is done and kept") as caught:
         copy_checkpoints(run, tmp_path / "copy")
     assert caught.value.where == "checkpoint_dir"
     assert "ORGANON_STORE" not in str(caught.value)

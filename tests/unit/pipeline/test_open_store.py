@@ -21,9 +21,7 @@ from organon.pipeline.resolve import open_store
         ("store=afile/in/it", "in/it cannot be made: Not a directory"),
     ],
 )
-def test_what_cannot_be_a_folder(
-    override: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_a_folder(override: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ORGANON_STORE", raising=False)
     Path("afile").touch()

@@ -78,7 +78,7 @@ def test_goals_that_are_never_measured(config: dict[str, Any], validation: bool,
 
 
 def test_the_caller_knows_what_the_modules_measure() -> None:
-    assert MEASURED == {"supervised": CompletionModule.names, "dpo": PreferenceModule.names}
+    assert {"supervised": CompletionModule.names, "dpo": PreferenceModule.names} == MEASURED
 
 
 def test_goals_that_may_be() -> None:

@@ -1,4 +1,4 @@
-"""Callbacks of the user's own from a file beside the command, and what a failing metrics function leaves."""
+"""Callbacks of the user's own from a file beside the command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from organon.errors import ConfigError, SecurityError
 from organon.pipeline.resolve import resolve
 from organon.store.store import Store
 
-SOURCE = "from lightning.pytorch import Callback\n\nclass Hello(Callback):\n    def __init__(self, n: int = 1):\n        self.n = n\n"
+SOURCE = """
+from lightning.pytorch import Callback
+
+class Hello(Callback):
+    def __init__(self, n: int = 1):
+        self.n = n
+"""
 
 
 @pytest.fixture(autouse=True)
