@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,10 +37,16 @@ _HARMLESS = frozenset(
 
 @dataclass(eq=False)
 class _Frame:
-    """One ``documents()``: what it was given, and its layout once a batch's shape is known."""
+    """One ``documents()``: what it was given, and its layout once a batch's shape is known. Entered again at will."""
 
     lengths: Sequence[int] | None
     layout: Documents | None = None
+
+    def __enter__(self) -> None:
+        _frames.append(self)
+
+    def __exit__(self, *error: object) -> None:
+        _frames.pop()
 
 
 _frames: list[_Frame] = []  # the innermost last; not a context variable, for a backward may run in another thread
@@ -53,16 +59,14 @@ def register() -> str:
     return NAME
 
 
-@contextlib.contextmanager
-def documents(lengths: Sequence[int] | None = None) -> Iterator[None]:
+def documents(lengths: Sequence[int] | None = None) -> contextlib.AbstractContextManager[None]:
     """Inside, a micro-batch holds documents of these lengths (tokens), in order.
 
     One behind another in a row (1, T) that they fill, or one per row of (B, T). ``None``: each row is one
     document of T tokens. Every forward pass runs inside, and with activation checkpointing also the
     backward, unless ``checkpoint_contexts`` is in use.
     """
-    with _inside(_Frame(lengths)):
-        yield
+    return _Frame(lengths)
 
 
 def checkpoint_contexts() -> tuple[Any, Any]:
@@ -70,8 +74,7 @@ def checkpoint_contexts() -> tuple[Any, Any]:
 
     ``model.activation_checkpointing_enable({"use_reentrant": False, "context_fn": checkpoint_contexts})``.
     """
-    again = _inside(_frames[-1]) if _frames else contextlib.nullcontext()
-    return contextlib.nullcontext(), again
+    return contextlib.nullcontext(), _frames[-1] if _frames else contextlib.nullcontext()
 
 
 def attend(
@@ -331,15 +334,6 @@ def _mask(
 def _power_of_two(number: int) -> int:
     """The next one from ``number``, so that few masks serve all lengths."""
     return 1 << max(number - 1, 0).bit_length()
-
-
-@contextlib.contextmanager
-def _inside(frame: _Frame) -> Iterator[None]:
-    _frames.append(frame)
-    try:
-        yield
-    finally:
-        _frames.pop()
 
 
 def _layout(batch: int, length: int) -> Documents:

@@ -156,7 +156,7 @@ def _attention_settings(module: Any) -> dict[str, Any]:
 def _gated_mlp(self: Any, x: torch.Tensor) -> torch.Tensor:
     gate, up = _project(x, self.gate_proj, self.up_proj)
     down = _projection(self.down_proj, kernels.compute_dtype(gate))
-    if down is None:
+    if down is None or _is_watched(self.act_fn):
         found: torch.Tensor = self.down_proj(self.act_fn(gate) * up)
         return found
     return kernels.gated_project(gate, up, ACTIVATIONS[type(self.act_fn)], down)
@@ -198,7 +198,8 @@ def _project(x: torch.Tensor, *modules: Any) -> tuple[torch.Tensor, ...]:
 def _projection(module: Any, dtype: torch.dtype) -> Projection | None:
     """What a linear layer computes at present, if it is known here: frozen, in ``dtype``, one plain LoRA or none."""
     if type(module) in (LoraLinear, LoraLinear4bit):
-        return _adapted(module) if _computes_in(module.base_layer, dtype) and not module.merged else None
+        known = _computes_in(module.base_layer, dtype) and not module.merged and not _is_watched(module)
+        return _adapted(module) if known else None
     return Projection(module) if _computes_in(module, dtype) else None
 
 
@@ -210,6 +211,8 @@ def _adapted(module: Any) -> Projection | None:
     dropout = module.lora_dropout[name]
     plain = (
         len(active) == 1
+        and not _is_watched(module.lora_A[name])
+        and not _is_watched(module.lora_B[name])
         and name not in module.lora_variant
         and (type(dropout) is torch.nn.Identity or not dropout.training)
         and module.lora_B[name].bias is None
@@ -228,7 +231,14 @@ def _is_frozen_linear(module: Any) -> bool:
 def _computes_in(module: Any, dtype: torch.dtype) -> bool:
     """Whether it is a frozen linear layer that is not told to compute in another dtype."""
     told = module.compute_dtype if type(module) is Linear4bit else None
-    return _is_frozen_linear(module) and told in (None, dtype)
+    return _is_frozen_linear(module) and told in (None, dtype) and not _is_watched(module)
+
+
+def _is_watched(module: Any) -> bool:
+    """Whether someone's hooks wait for a call of the module, which the faster forms pass by."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
 
 
 def _stock(module: Any) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ on further nodes a leader does so (``--node <number> [meeting]``).
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
@@ -240,6 +241,9 @@ def _peak_memory_bytes(device: str | None) -> int:
         import torch
 
         return int(torch.cuda.max_memory_allocated())
+    with contextlib.suppress(FileNotFoundError, StopIteration):  # getrusage also counts the caller, from before exec
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

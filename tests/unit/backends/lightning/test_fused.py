@@ -221,6 +221,27 @@ def test_an_adapter_that_is_switched_off_merged_or_joined_by_another() -> None:
     assert not torch.allclose(compare(), adapted, atol=1e-2)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["self_attn.q_proj", "mlp.up_proj.base_layer", "mlp.down_proj.lora_A.default", "mlp.act_fn", "self_attn.o_proj"],
+)
+def test_hooks_of_others_still_see_their_module(name: str) -> None:
+    """Activations are read in many an experiment."""
+    model = with_lora(family("llama"))
+    fused.apply(model)
+    expected, wanted = step(model)
+    seen = []
+    module = model.get_submodule(f"base_model.model.model.layers.1.{name}")
+    handle = module.register_forward_hook(lambda module, arguments, output: seen.append(output.shape))
+    found, got = step(model)
+    assert len(seen) == 1
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert_close(got, wanted, 5e-6)
+    handle.remove()
+    step(model)
+    assert len(seen) == 1
+
+
 def test_only_instances_change_and_everything_can_be_undone() -> None:
     """Class, weights, saved adapter and copies are as before; generation with a cache gives the same text."""
     model = with_lora(family("llama", "sdpa")).eval()

@@ -152,6 +152,26 @@ def test_the_first_token_of_a_document_is_no_label() -> None:
     torch.testing.assert_close(label_log_probabilities(family("llama"), **padded), found, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_rows_are_not_filled_beyond_a_models_last_position(packed: bool) -> None:
+    """37 tokens become 38 for speed; GPT-2 with 37 positions has no embedding for one more."""
+    documents, model = Documents(37, 6), family("gpt2", n_positions=37)
+    expected = alone(family("gpt2", "eager", n_positions=37), documents).item()
+    with attention.documents(documents.lengths):
+        found = loss.label_log_probabilities(model, **(documents.packed() if packed else documents.padded()))
+    assert -found.sum().item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("spread", [1.0, 30.0, 300.0])
+def test_logits_far_apart(spread: float) -> None:
+    """Neither overflow nor a loss of digits."""
+    torch.manual_seed(0)
+    hidden, weight, target = torch.randn(5, 8), torch.randn(50, 8) * spread, torch.randint(50, (5,))
+    found = loss._ChunkedLogProbabilities.apply(hidden, weight, None, target, loss.Logits())
+    expected = torch.log_softmax(hidden.double() @ weight.double().t(), -1).gather(1, target[:, None])[:, 0]
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_no_label_at_all() -> None:
     batch = DOCUMENTS.packed()
     batch["labels"] = torch.full_like(batch["labels"], -100)
